@@ -1,0 +1,48 @@
+# trio-wsb: everything a developer or a newcomer runs. `make` alone lists the targets.
+# `make demo` and `make test` need python3 (3.11 or later, with venv) and make; they build .venv themselves.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format coverage bench clean
+
+help: ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "trio-wsb needs Python 3.11 or later; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP) ## balance demo clients over demo backends, with a live table (ARGS="--clients 600 --duration 30")
+	@$(BIN)/trio-wsb demo $(ARGS)
+
+test: $(STAMP) ## run the tests (ARGS="-k relay")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## ruff, mypy strict and the layer test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(STAMP) ## format and fix what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(STAMP) ## the tests with branch coverage, the daemon's own processes included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered
+
+bench: $(STAMP) ## measure beside nginx (needs nginx and a C compiler; what is missing is named)
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist bench/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
