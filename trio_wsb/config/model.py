@@ -1,0 +1,239 @@
+"""The configuration as the daemon uses it: frozen values, every default filled in, every unit converted.
+
+One class for each mapping of the YAML file. The YAML name of a field is its name in camelCase unless `key`
+in its metadata says otherwise; `doc` explains it in the generated reference. Times are seconds, sizes bytes,
+rates events per second, percentages fractions. Nothing here reads a file: `trio_wsb.config.load` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NewType
+
+from attrs import Factory, field, frozen
+
+from trio_wsb.addresses import BackendURL, IPNetwork, ListenAddress
+from trio_wsb.routing.rules import Rule
+
+Duration = NewType("Duration", float)
+"""Seconds; written ``30s``, ``100ms``, ``1m30s`` or a number of seconds."""
+
+Size = NewType("Size", int)
+"""Bytes; written ``64KiB`` or a number of bytes."""
+
+Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
+
+
+def option(doc: str, default: Any = ..., *, key: str | None = None, reload: str = "yes") -> Any:
+    """Return an attrs field with its documentation.
+
+    Args:
+      doc: what the option does, one or two sentences, ending with a full stop.
+      default: the value when the key is absent, or an `attrs.Factory`; without one the key is required.
+      key: the YAML name where it is not the field's name in camelCase.
+      reload: "yes" when a reload applies a change, "new sessions" when it applies to sessions that open
+        from then on, "restart" when only a restart does.
+
+    """
+    metadata = {"doc": doc, "key": key, "reload": reload}
+    if default is ...:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@frozen
+class RespondingTimeouts:
+    """How long a client may take before its request is complete."""
+
+    read_timeout: Duration = option(
+        "Time for a whole request head, counted from its first byte (from the connection for the first one); 408 after it.",
+        Duration(30.0),
+    )
+    idle_timeout: Duration = option(
+        "How long a keep-alive connection may wait for its next request. Never applies to a session.", Duration(180.0)
+    )
+
+
+@frozen
+class LifeCycle:
+    """What happens when the daemon stops."""
+
+    request_accept_grace_timeout: Duration = option(
+        "How long new connections are still accepted after the stop began, with /ping already answering 503.", Duration(0.0)
+    )
+    grace_time_out: Duration = option(
+        "Time over which sessions get their Close frame (1001), jittered, and requests may finish; then what is left is cut.",
+        Duration(10.0),
+    )
+
+
+@frozen
+class Transport:
+    """Timeouts and life cycle of an entry point."""
+
+    responding_timeouts: RespondingTimeouts = option("Timeouts towards clients.", RespondingTimeouts())
+    life_cycle: LifeCycle = option("Behaviour while stopping.", LifeCycle())
+
+
+@frozen
+class ForwardedHeaders:
+    """Whose X-Forwarded-* fields are believed."""
+
+    trusted_ips: tuple[IPNetwork, ...] = option(
+        "Addresses and networks whose X-Forwarded-* and X-Real-Ip are believed; anybody else's are replaced.",
+        (),
+        key="trustedIPs",
+    )
+    insecure: bool = option("Believe everybody's; only where no stranger can connect.", default=False)
+
+
+@frozen
+class EntryPoint:
+    """A listener."""
+
+    address: ListenAddress = option("Where to listen: `HOST:PORT` or `:PORT`.")
+    max_connections: int = option(
+        "Client connections accepted at once; one more is answered 503. 0 is no limit.", 20000
+    )
+    transport: Transport = option("Timeouts and life cycle.", Transport())
+    forwarded_headers: ForwardedHeaders = option("Whose X-Forwarded-* fields are believed.", ForwardedHeaders())
+
+
+@frozen
+class Router:
+    """A rule that decides which service answers a request."""
+
+    rule: Rule = option("Which requests: Host, Path, PathPrefix, `&&`, `||`, `!`, parentheses.")
+    service: str = option("Name of the service that answers.")
+    entry_points: tuple[str, ...] = option(
+        "Names of the entry points it listens to; without it every one but `admin`.", ()
+    )
+    priority: int = option("The higher is asked first; 0 means the length of the rule.", 0)
+
+
+@frozen
+class Server:
+    """One backend of a service."""
+
+    url: BackendURL = option("`http://HOST:PORT` or `https://HOST:PORT`; ws and wss are understood too.")
+    weight: int = option("Its share relative to its peers; 0 takes it out of the choice.", 1)
+    max_connections: int = option("No new sessions at this load and above; 0 is no limit.", 0)
+
+
+@frozen
+class ConnectionCount:
+    """How backends are asked for their connection counts."""
+
+    path: str = option("Path of the backend's report, such as `/metric`.")
+    field_name: str = option("Name of the number in the report.", "agentsConnections", key="field")
+    interval: Duration = option("How often each backend is asked.", Duration(30.0))
+    timeout: Duration = option("Time for one answer.", Duration(5.0))
+    stale_after: Duration | None = option(
+        "Age from which a report counts as stale; 3 x interval unless given.", None
+    )
+
+
+@frozen
+class Session:
+    """Limits of a session."""
+
+    write_timeout: Duration = option(
+        "How long a peer may accept nothing while bytes wait for it; the session ends after it. 0 is no limit.",
+        Duration(10.0),
+        reload="new sessions",
+    )
+
+
+@frozen
+class LoadBalancer:
+    """A set of servers and how to choose among them."""
+
+    servers: tuple[Server, ...] = option("The backends; at least one, each URL once.")
+    strategy: Strategy = option(
+        "`leastconn` (fewest connections for its weight), `wrr` (weighted round robin), `p2c` (the better of two "
+        "at random), `hrw` (rendezvous hash of the client address), `iphash` (hash of the client network).",
+        "leastconn",
+    )
+    pass_host_header: bool = option("Send the client's Host to the backend, else the server's own.", default=True)
+    servers_transport: str | None = option("Name of the serversTransport to use.", None)
+    connection_count: ConnectionCount | None = option(
+        "Ask the backends how many connections they have. Without it only our own sessions count.", None
+    )
+    session: Session = option("Limits of its sessions.", Session())
+
+
+@frozen
+class Service:
+    """What answers requests."""
+
+    load_balancer: LoadBalancer = option("Balance over servers.")
+
+
+@frozen
+class ForwardingTimeouts:
+    """Timeouts towards backends."""
+
+    dial_timeout: Duration = option("Time for TCP connect plus TLS.", Duration(10.0))
+    response_header_timeout: Duration = option(
+        "Time for the backend's handshake answer or response head; 504 after it. 0 is no limit.", Duration(30.0)
+    )
+
+
+@frozen
+class ServersTransport:
+    """How connections to backends are made."""
+
+    insecure_skip_verify: bool = option("Do not verify the backend's certificate.", default=False)
+    root_cas: tuple[str, ...] = option(
+        "PEM files with the authorities to trust instead of the system's.", (), key="rootCAs"
+    )
+    server_name: str | None = option("Name to expect in the certificate and to send as SNI.", None)
+    forwarding_timeouts: ForwardingTimeouts = option("Timeouts towards backends.", ForwardingTimeouts())
+
+
+@frozen
+class HTTP:
+    """Routers, services and transports by name."""
+
+    routers: Mapping[str, Router] = option("Routers by name.", Factory(dict))
+    services: Mapping[str, Service] = option("Services by name.", Factory(dict))
+    servers_transports: Mapping[str, ServersTransport] = option("Transports by name.", Factory(dict))
+
+
+@frozen
+class Log:
+    """The daemon's log, on standard error unless a file is named."""
+
+    level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = option("Least level written.", "INFO")
+    format: Literal["console", "json"] = option("`console` for people, `json` for machines.", "console")
+    file_path: str | None = option("File to append to instead of standard error.", None)
+
+
+@frozen
+class Ping:
+    """The health answer at /ping for whoever balances us."""
+
+    entry_point: str | None = option("The one entry point that answers /ping; without it every one.", None)
+    manual_routing: bool = option("Do not answer /ping by ourselves.", default=False)
+    terminating_status_code: int = option("Status while the daemon stops.", 503)
+
+
+def default_entry_points() -> dict[str, EntryPoint]:
+    """Return the entry points of a file that names none."""
+    return {
+        "web": EntryPoint(ListenAddress("127.0.0.1", 9000)),
+        "admin": EntryPoint(ListenAddress("127.0.0.1", 9001)),
+    }
+
+
+@frozen
+class Config:
+    """A whole configuration, checked: every reference resolves."""
+
+    entry_points: Mapping[str, EntryPoint] = option(
+        "Listeners by name. `admin` is never a router's entry point unless the router names it.",
+        Factory(default_entry_points),
+    )
+    http: HTTP = option("Routers, services and transports.", HTTP())
+    log: Log = option("The daemon's log.", Log())
+    ping: Ping = option("The health answer.", Ping())
