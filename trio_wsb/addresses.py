@@ -18,8 +18,15 @@ from attrs import frozen
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-_HOST_NAME = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?))*\.?")
-_SCHEMES = {"http": ("http", False, 80), "ws": ("http", False, 80), "https": ("https", True, 443), "wss": ("https", True, 443)}
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?))*\.?"
+)
+_SCHEMES = {
+    "http": ("http", False, 80),
+    "ws": ("http", False, 80),
+    "https": ("https", True, 443),
+    "wss": ("https", True, 443),
+}
 
 
 @lru_cache(maxsize=4096)
@@ -78,7 +85,7 @@ def parse_listen(text: str) -> ListenAddress:
         raise ValueError(f"is not an address to listen on; {hint}")
     bracketed, plain, digits = match.groups()
     host = plain if bracketed is None else bracketed
-    if host and not is_host(host) or (bracketed is not None and ":" not in bracketed):
+    if (host and not is_host(host)) or (bracketed is not None and ":" not in bracketed):
         raise ValueError(f"has a bad host; {hint}")
     if int(digits) > 65535:
         raise ValueError("has a port out of range; ports are 0 to 65535")
@@ -123,7 +130,11 @@ def parse_backend_url(text: str) -> BackendURL:
         parts: SplitResult = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        wrong = "has a port out of range; ports are 1 to 65535" if "ort" in str(error) else f"is not a URL; {hint}"
+        wrong = (
+            "has a port out of range; ports are 1 to 65535"
+            if "ort" in str(error)
+            else f"is not a URL; {hint}"
+        )
         raise ValueError(wrong) from error
     if parts.scheme not in _SCHEMES or not text.partition(":")[2].startswith("//"):
         raise ValueError(f"has no scheme that is known here; {hint} (ws and wss are understood too)")

@@ -10,7 +10,16 @@ import math
 import re
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
-_DURATION_UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_UNIT = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|B|kB|KB|MB|GB|KiB|MiB|GiB|k|K|M|G)")
 _SIZE_UNIT = {
     "": 1, "B": 1, "kB": 10**3, "KB": 10**3, "k": 10**3, "K": 10**3, "MB": 10**6, "M": 10**6,
@@ -48,7 +57,9 @@ def parse_duration(value: object) -> float:
 
 def _duration_text(text: str) -> float:
     try:
-        return float(text) if text.isascii() and re.fullmatch(r"-?\d+(\.\d+)?", text) else _duration_parts(text)
+        return (
+            float(text) if text.isascii() and re.fullmatch(r"-?\d+(\.\d+)?", text) else _duration_parts(text)
+        )
     except OverflowError:  # pragma: no cover - float() of digits gives inf rather than raising
         return math.inf
 
@@ -97,7 +108,9 @@ def parse_rate(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number, unit = float(value), "s"
     else:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)", value.strip()) if isinstance(value, str) else None
+        match = (
+            re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)", value.strip()) if isinstance(value, str) else None
+        )
         if match is None:
             raise ValueError(f"is not a rate; {RATE_HINT}")
         number, unit = float(match[1]), match[2]

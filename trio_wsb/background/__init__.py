@@ -1,0 +1,1 @@
+"""Tasks that run beside the traffic and refresh what balancing knows."""

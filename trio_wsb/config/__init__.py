@@ -1,0 +1,1 @@
+"""The configuration: a YAML file to a checked, frozen model, with every problem found at once."""

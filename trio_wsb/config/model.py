@@ -10,9 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NewType
 
-from attrs import Factory, field, frozen
+from attrs import Attribute, Factory, field, frozen
 
 from trio_wsb.addresses import BackendURL, IPNetwork, ListenAddress
+from trio_wsb.config.checks import (
+    AT_LEAST_0,
+    DEADLINE,
+    FILE_PATH,
+    NOT_EMPTY,
+    PERIOD,
+    STATUS,
+    URL_PATH,
+    Check,
+    between,
+)
 from trio_wsb.routing.rules import Rule
 
 Duration = NewType("Duration", float)
@@ -21,10 +32,20 @@ Duration = NewType("Duration", float)
 Size = NewType("Size", int)
 """Bytes; written ``64KiB`` or a number of bytes."""
 
+DEFAULT_METRIC_PATH = "/balancer-metrics"
+
 Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
 
 
-def option(doc: str, default: Any = ..., *, key: str | None = None, reload: str = "yes") -> Any:
+def option(
+    doc: str,
+    default: Any = ...,
+    *,
+    key: str | None = None,
+    reload: str = "yes",
+    check: Check | None = None,
+    secret: bool = False,
+) -> Any:
     """Return an attrs field with its documentation.
 
     Args:
@@ -33,12 +54,20 @@ def option(doc: str, default: Any = ..., *, key: str | None = None, reload: str 
       key: the YAML name where it is not the field's name in camelCase.
       reload: "yes" when a reload applies a change, "new sessions" when it applies to sessions that open
         from then on, "restart" when only a restart does.
+      check: a bound that a written value must keep.
+      secret: the value is never shown, neither in a problem nor in the effective configuration.
 
     """
-    metadata = {"doc": doc, "key": key, "reload": reload}
+    metadata = {"doc": doc, "key": key, "reload": reload, "check": check, "secret": secret}
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def key_of(attribute: Attribute[Any]) -> str:
+    """Return the YAML name of a field of the model."""
+    head, *rest = attribute.name.split("_")
+    return attribute.metadata.get("key") or head + "".join(word.capitalize() for word in rest)
 
 
 @frozen
@@ -48,9 +77,12 @@ class RespondingTimeouts:
     read_timeout: Duration = option(
         "Time for a whole request head, counted from its first byte (from the connection for the first one); 408 after it.",
         Duration(30.0),
+        check=DEADLINE,
     )
     idle_timeout: Duration = option(
-        "How long a keep-alive connection may wait for its next request. Never applies to a session.", Duration(180.0)
+        "How long a keep-alive connection may wait for its next request. Never applies to a session.",
+        Duration(180.0),
+        check=DEADLINE,
     )
 
 
@@ -59,7 +91,8 @@ class LifeCycle:
     """What happens when the daemon stops."""
 
     request_accept_grace_timeout: Duration = option(
-        "How long new connections are still accepted after the stop began, with /ping already answering 503.", Duration(0.0)
+        "How long new connections are still accepted after the stop began, with /ping already answering 503.",
+        Duration(0.0),
     )
     grace_time_out: Duration = option(
         "Time over which sessions get their Close frame (1001), jittered, and requests may finish; then what is left is cut.",
@@ -93,10 +126,14 @@ class EntryPoint:
 
     address: ListenAddress = option("Where to listen: `HOST:PORT` or `:PORT`.")
     max_connections: int = option(
-        "Client connections accepted at once; one more is answered 503. 0 is no limit.", 20000
+        "Client connections accepted at once; one more is answered 503. 0 is no limit.",
+        20000,
+        check=AT_LEAST_0,
     )
     transport: Transport = option("Timeouts and life cycle.", Transport())
-    forwarded_headers: ForwardedHeaders = option("Whose X-Forwarded-* fields are believed.", ForwardedHeaders())
+    forwarded_headers: ForwardedHeaders = option(
+        "Whose X-Forwarded-* fields are believed.", ForwardedHeaders()
+    )
 
 
 @frozen
@@ -104,7 +141,7 @@ class Router:
     """A rule that decides which service answers a request."""
 
     rule: Rule = option("Which requests: Host, Path, PathPrefix, `&&`, `||`, `!`, parentheses.")
-    service: str = option("Name of the service that answers.")
+    service: str = option("Name of the service that answers.", check=NOT_EMPTY)
     entry_points: tuple[str, ...] = option(
         "Names of the entry points it listens to; without it every one but `admin`.", ()
     )
@@ -116,20 +153,26 @@ class Server:
     """One backend of a service."""
 
     url: BackendURL = option("`http://HOST:PORT` or `https://HOST:PORT`; ws and wss are understood too.")
-    weight: int = option("Its share relative to its peers; 0 takes it out of the choice.", 1)
-    max_connections: int = option("No new sessions at this load and above; 0 is no limit.", 0)
+    weight: int = option(
+        "Its share relative to its peers; 0 takes it out of the choice.", 1, check=between(0, 1_000_000)
+    )
+    max_connections: int = option(
+        "No new sessions at this load and above; 0 is no limit.", 0, check=AT_LEAST_0
+    )
 
 
 @frozen
 class ConnectionCount:
     """How backends are asked for their connection counts."""
 
-    path: str = option("Path of the backend's report, such as `/metric`.")
-    field_name: str = option("Name of the number in the report.", "agentsConnections", key="field")
-    interval: Duration = option("How often each backend is asked.", Duration(30.0))
-    timeout: Duration = option("Time for one answer.", Duration(5.0))
+    path: str = option("Path of the backend's report, such as `/metric`.", check=URL_PATH)
+    field_name: str = option(
+        "Name of the number in the report.", "agentsConnections", key="field", check=NOT_EMPTY
+    )
+    interval: Duration = option("How often each backend is asked.", Duration(30.0), check=PERIOD)
+    timeout: Duration = option("Time for one answer.", Duration(5.0), check=PERIOD)
     stale_after: Duration | None = option(
-        "Age from which a report counts as stale; 3 x interval unless given.", None
+        "Age from which a report counts as stale; 3 x interval unless given, and never below interval.", None
     )
 
 
@@ -154,8 +197,10 @@ class LoadBalancer:
         "at random), `hrw` (rendezvous hash of the client address), `iphash` (hash of the client network).",
         "leastconn",
     )
-    pass_host_header: bool = option("Send the client's Host to the backend, else the server's own.", default=True)
-    servers_transport: str | None = option("Name of the serversTransport to use.", None)
+    pass_host_header: bool = option(
+        "Send the client's Host to the backend, else the server's own.", default=True
+    )
+    servers_transport: str | None = option("Name of the serversTransport to use.", None, check=NOT_EMPTY)
     connection_count: ConnectionCount | None = option(
         "Ask the backends how many connections they have. Without it only our own sessions count.", None
     )
@@ -173,9 +218,10 @@ class Service:
 class ForwardingTimeouts:
     """Timeouts towards backends."""
 
-    dial_timeout: Duration = option("Time for TCP connect plus TLS.", Duration(10.0))
+    dial_timeout: Duration = option("Time for TCP connect plus TLS.", Duration(10.0), check=DEADLINE)
     response_header_timeout: Duration = option(
-        "Time for the backend's handshake answer or response head; 504 after it. 0 is no limit.", Duration(30.0)
+        "Time for the backend's handshake answer or response head; 504 after it. 0 is no limit.",
+        Duration(30.0),
     )
 
 
@@ -187,7 +233,9 @@ class ServersTransport:
     root_cas: tuple[str, ...] = option(
         "PEM files with the authorities to trust instead of the system's.", (), key="rootCAs"
     )
-    server_name: str | None = option("Name to expect in the certificate and to send as SNI.", None)
+    server_name: str | None = option(
+        "Name to expect in the certificate and to send as SNI.", None, check=NOT_EMPTY
+    )
     forwarding_timeouts: ForwardingTimeouts = option("Timeouts towards backends.", ForwardingTimeouts())
 
 
@@ -206,7 +254,7 @@ class Log:
 
     level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = option("Least level written.", "INFO")
     format: Literal["console", "json"] = option("`console` for people, `json` for machines.", "console")
-    file_path: str | None = option("File to append to instead of standard error.", None)
+    file_path: str | None = option("File to append to instead of standard error.", None, check=FILE_PATH)
 
 
 @frozen
@@ -215,7 +263,7 @@ class Ping:
 
     entry_point: str | None = option("The one entry point that answers /ping; without it every one.", None)
     manual_routing: bool = option("Do not answer /ping by ourselves.", default=False)
-    terminating_status_code: int = option("Status while the daemon stops.", 503)
+    terminating_status_code: int = option("Status while the daemon stops.", 503, check=STATUS)
 
 
 def default_entry_points() -> dict[str, EntryPoint]:
@@ -237,3 +285,9 @@ class Config:
     http: HTTP = option("Routers, services and transports.", HTTP())
     log: Log = option("The daemon's log.", Log())
     ping: Ping = option("The health answer.", Ping())
+    balancer_metric_path: str = option(
+        "Path at which the balancer shows its count table: on the entry point `admin` to everybody, on any other to "
+        "loopback peers alone, since it names servers.",
+        DEFAULT_METRIC_PATH,
+        check=URL_PATH,
+    )

@@ -1,0 +1,1 @@
+"""The running daemon: supervisor, runtime snapshot, reload, stop."""

@@ -1,0 +1,1 @@
+"""Trio and sockets: byte channels, dialling and listening. Knows nothing of proxying."""

@@ -4,13 +4,16 @@ Three implementations: `SocketChannel` (a non-blocking socket), `TLSChannel` (th
 `MemoryChannel` (two ends in one process, with faults to order). The relay is the same code over all three.
 
 The contract is that of a non-blocking socket, because the socket implementation hands out its socket's own
-bound methods: a Python wrapper around `recv_into` and `send` costs a fifth of a small message's time.
+bound methods: a Python wrapper around `recv_into` and `send` is a measurable part of a small message's time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import TypeAlias
+
+import trio
 
 Buffer: TypeAlias = bytearray | memoryview
 Data: TypeAlias = bytes | bytearray | memoryview
@@ -46,16 +49,16 @@ class ByteChannel(ABC):
         """
 
     @abstractmethod
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """Wait until `recv_into` is worth trying. A checkpoint."""
 
     @abstractmethod
-    async def wait_writable(self) -> None:
+    def wait_writable(self) -> Awaitable[None]:
         """Wait until `send` is worth trying. A checkpoint."""
 
     @abstractmethod
     def shutdown(self) -> None:
-        """Say that we send no more (TCP FIN, TLS close_notify); errors are swallowed, the peer may be gone."""
+        """Say that we send no more (TCP FIN, TLS close_notify). Errors are swallowed: the peer may be gone."""
 
     @abstractmethod
     def close(self) -> None:
@@ -64,6 +67,18 @@ class ByteChannel(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Give the connection up at once: unsent bytes are thrown away and the peer sees a reset."""
+
+
+async def receive_some(channel: ByteChannel, buffer: Buffer) -> int:
+    """Read into `buffer`, waiting until there is something; return how many bytes, 0 at the end of the stream.
+
+    Raises `OSError` as `ByteChannel.recv_into` does, except that it never would block.
+    """
+    while True:
+        try:
+            return channel.recv_into(buffer)
+        except BlockingIOError:
+            await channel.wait_readable()
 
 
 async def send_all(channel: ByteChannel, data: Data) -> None:
@@ -78,3 +93,40 @@ async def send_all(channel: ByteChannel, data: Data) -> None:
             view = view[channel.send(view) :]
         except BlockingIOError:
             await channel.wait_writable()
+
+
+async def linger(channel: ByteChannel, buffer: Buffer, *, seconds: float, limit: int) -> None:
+    """Shut our direction down and read until the peer is done, then close.
+
+    Closing a TCP socket that has unread bytes resets the connection, and the reset can overtake the answer
+    that we have just written; so whoever refuses a client must read on for a moment (RFC 9112 section 9.6).
+
+    Args:
+      channel: closed on every way out.
+      buffer: scratch space; what is read is thrown away.
+      seconds: how long the peer may take.
+      limit: how many bytes the peer may still send.
+
+    """
+    try:
+        channel.shutdown()
+        with trio.move_on_after(seconds):
+            while limit > 0 and (received := await receive_some(channel, buffer)):
+                limit -= received
+    except (OSError, trio.ClosedResourceError):
+        pass
+    finally:
+        channel.close()
+
+
+async def send_shared(channel: ByteChannel, data: memoryview) -> None:
+    """Write all of `data`, a part of a buffer that others may overwrite at the next checkpoint.
+
+    Raises `OSError` as `ByteChannel.send` does.
+    """
+    try:
+        sent = channel.send(data) if data else 0
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        await send_all(channel, bytes(data[sent:]))

@@ -1,0 +1,1 @@
+"""Client connections: from the accepted socket to the end of the session."""

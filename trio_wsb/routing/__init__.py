@@ -1,0 +1,1 @@
+"""Which router answers a request."""

@@ -1,0 +1,207 @@
+"""The pool: the backends that a service chooses from, with their weights, limits and present loads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from math import inf
+from random import Random
+
+from attrs import frozen
+
+from trio_wsb.addresses import IPAddress
+from trio_wsb.balancing.backend import Backend
+from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
+from trio_wsb.balancing.strategies import STRATEGIES, Loads, Strategy
+
+
+@frozen
+class Member:
+    """A backend's place in a pool.
+
+    `weight` is its share relative to its peers, 0 takes it out of the choice. `max_connections` is the load at
+    which it is full, foreign connections included, since it is the backend that must bear them; 0 is no
+    limit.
+    """
+
+    backend: Backend
+    weight: int = 1
+    max_connections: int = 0
+
+
+class Pool:
+    """What one service of one runtime snapshot chooses from.
+
+    It owns nothing but its strategy's state; backends and figures live in their tables and outlast it. Nothing
+    in here is a checkpoint, and there must be none between `choose` and `Backend.begin_handshake`.
+
+    Args:
+      members: the backends, each once.
+      strategy: a key of `STRATEGIES`.
+      counts: the count table.
+      count: path and field of the reports that tell foreign connections; None counts only our own.
+      rng: what breaks ties and draws.
+      previous: the pool of the same service before a reload, whose strategy's state goes on.
+
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        strategy: str,
+        *,
+        counts: CountTable,
+        count: tuple[str, str] | None = None,
+        rng: Random,
+        previous: Pool | None = None,
+    ) -> None:
+        self.members = tuple(members)
+        self.strategy = strategy
+        self._counts = counts
+        self._entries: list[CountEntry] = []
+        if count is not None:
+            self._entries = [counts.entry(CountKey(member.backend.url, *count)) for member in members]
+        self._columns = _Columns(self.members)
+        self._version = -1
+        names = [str(member.backend.url) for member in members]
+        self.chooser: Strategy = STRATEGIES[strategy](names, [member.weight for member in members], rng)
+        if previous is not None:
+            self.chooser.adopt(previous.chooser)
+
+    def choose(
+        self, client: IPAddress | None, now: float, exclude: Collection[Backend] = ()
+    ) -> Backend | None:
+        """Return the backend for a client, or None if none is eligible; `reason` tells why.
+
+        Eligible are backends with a weight, below their `max_connections`, not cooling down after failures and
+        not in `exclude`. If only cool-downs are in the way, a cooling backend is tried after all, which is
+        better than refusing: one that has succeeded since its last failure, else that with the fewest attempts
+        under way, and of these the one whose last failure is the longest ago.
+
+        Args:
+          client: the client's real address, for the strategies that hash it.
+          now: the time, on the clock of `Backend.handshake_failed`.
+          exclude: backends that were tried for this client already.
+
+        """
+        columns = self._present()
+        index = self.chooser.choose(_PresentLoads(columns, now, exclude), client)
+        if index is None:
+            index = self._last_resort(columns, client, exclude)
+        return None if index is None else columns.backends[index]
+
+    def reason(self, now: float, exclude: Collection[Backend] = ()) -> str:
+        """Return why `choose` with the same arguments returned None: ``all 3 backends at maxConnections``."""
+        columns = self._present()
+        causes: dict[str, int] = {}
+        for index, member in enumerate(self.members):
+            if member.weight == 0:
+                cause = "of weight 0"
+            elif member.backend in exclude:
+                cause = "failed for this client"
+            elif columns.load(index) >= columns.limits[index]:
+                cause = "at maxConnections"
+            elif not member.backend.passive.available(now):
+                cause = "cooling down after failures"
+            else:
+                cause = "eligible"
+            causes[cause] = causes.get(cause, 0) + 1
+        if len(causes) == 1:
+            [(cause, count)] = causes.items()
+            return f"the only backend {cause}" if count == 1 else f"all {count} backends {cause}"
+        return ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "no backends"
+
+    def load(self, backend: Backend) -> int:
+        """Return the load of a member: own live sessions, handshakes under way and foreign connections.
+
+        Raises `KeyError` for a backend that is no member.
+        """
+        columns = self._present()
+        return columns.load(columns.index[backend])
+
+    def foreign(self, backend: Backend) -> int:
+        """Return the foreign connections that a member is taken to have.
+
+        Raises `KeyError` for a backend that is no member.
+        """
+        columns = self._present()
+        return columns.foreign[columns.index[backend]]
+
+    def __contains__(self, backend: Backend) -> bool:
+        return backend in self._columns.index
+
+    def _present(self) -> _Columns:
+        if self._version != self._counts.version:
+            self._version = self._counts.version
+            if self._entries:
+                self._columns.foreign = foreign_figures(self._entries)
+        return self._columns
+
+    def _last_resort(
+        self, columns: _Columns, client: IPAddress | None, exclude: Collection[Backend]
+    ) -> int | None:
+        left = [
+            index
+            for index, member in enumerate(self.members)
+            if member.weight and member.backend not in exclude and columns.load(index) < columns.limits[index]
+        ]
+        recovering = {index for index in left if columns.health[index].recovering}
+        if recovering:
+            loads = [columns.load(i) if i in recovering else inf for i in range(len(self.members))]
+            return self.chooser.choose(loads, client)
+        return min(
+            left, key=lambda i: (columns.backends[i].pending, columns.health[i].last_failure), default=None
+        )
+
+
+class _Columns:
+    """The members of a pool as parallel lists, for the loop over all of them."""
+
+    __slots__ = ("backends", "foreign", "health", "index", "limited", "limits")
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.backends = [member.backend for member in members]
+        self.health = [backend.passive for backend in self.backends]
+        self.foreign = [0] * len(members)
+        self.limits = [float(member.max_connections or inf) for member in members]
+        self.limited = any(member.max_connections for member in members)
+        self.index = {backend: index for index, backend in enumerate(self.backends)}
+
+    def load(self, index: int) -> int:
+        return self.backends[index].own + self.foreign[index]
+
+
+class _PresentLoads(Loads):
+    """The loads of eligible members at one moment, worked out one by one or all at once as they are asked for."""
+
+    __slots__ = ("_columns", "_exclude", "_now")
+
+    def __init__(self, columns: _Columns, now: float, exclude: Collection[Backend]) -> None:
+        self._columns = columns
+        self._now = now
+        self._exclude = exclude
+
+    def __len__(self) -> int:
+        return len(self._columns.backends)
+
+    def __getitem__(self, index: int, /) -> float:
+        columns = self._columns
+        load = columns.load(index)
+        if load >= columns.limits[index] or not columns.health[index].available(self._now):
+            return inf
+        return inf if columns.backends[index] in self._exclude else load
+
+    def __iter__(self) -> Iterator[float]:
+        columns, now = self._columns, self._now
+        # The one loop as long as the pool; the method calls of __getitem__ would triple its time.
+        loads: list[float] = [
+            backend.own + foreign if health.retry_at <= now else inf
+            for backend, health, foreign in zip(
+                columns.backends, columns.health, columns.foreign, strict=True
+            )
+        ]
+        if columns.limited:
+            loads = [load if load < limit else inf for load, limit in zip(loads, columns.limits, strict=True)]
+        for backend in self._exclude:
+            if backend in columns.index:
+                loads[columns.index[backend]] = inf
+        return iter(loads)

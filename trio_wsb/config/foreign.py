@@ -1,0 +1,172 @@
+"""Keys that Traefik or a later version knows and this one does not.
+
+Two verdicts. IGNORED: the key has no meaning here, and leaving it out changes nothing that a user of this program
+relies on; it is accepted with a warning, so that a Traefik file need not be edited. UNSUPPORTED: the key asks for
+something that this version does not do; passing over it in silence could open a service to strangers (`basicAuth`)
+or send clients elsewhere (`sticky`), so it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import frozen
+
+from trio_wsb.config import model
+
+
+@frozen
+class Foreign:
+    """A verdict on a key; `reason` completes "because ..." or says what to write instead."""
+
+    verdict: Literal["ignored", "unsupported"]
+    reason: str
+    replaces: str = ""
+    """The required key that it stands in for, whose absence is then no second problem."""
+
+
+def _ignored(reason: str) -> Foreign:
+    return Foreign("ignored", reason)
+
+
+def _unsupported(reason: str, replaces: str = "") -> Foreign:
+    return Foreign("unsupported", reason, replaces)
+
+
+_HTTP_1 = _ignored("clients and backends are spoken to in HTTP/1.1")
+_NO_LAYER_4 = _ignored("this is a balancer for HTTP and WebSocket")
+_NO_TRACES = _ignored("there are no traces")
+_ROTATION = _ignored("rotate the file with logrotate, or log to the journal")
+_CERTIFICATE = "entry points speak plain HTTP, so put the balancer behind the proxy that ends TLS"
+_REMOVE_TLS = _unsupported(_CERTIFICATE)
+_HEALTH = "a backend that cannot be dialled is passed over for the next best"
+
+_FILE = {
+    "global": _ignored("nothing is reported or updated"),
+    "core": _ignored("rules are always read in the syntax of Traefik v3"),
+    "experimental": _ignored("there are no plugins"),
+    "tracing": _NO_TRACES,
+    "spiffe": _ignored("there is no workload API"),
+    "hostResolver": _ignored("there is no CNAME flattening"),
+    "ocsp": _ignored("there is no stapling"),
+    "tcp": _NO_LAYER_4,
+    "udp": _NO_LAYER_4,
+    "tls": _REMOVE_TLS,
+    "certificatesResolvers": _REMOVE_TLS,
+    "serversTransport": _unsupported(
+        "write it as http.serversTransports.NAME and name it in the loadBalancer"
+    ),
+    "providers": _unsupported("write routers and services under http in this file"),
+    "api": _unsupported("there is no API"),
+    "metrics": _unsupported("there are no Prometheus metrics"),
+    "accessLog": _unsupported("the log has a line for each session"),
+    "control": _unsupported("there is no control socket"),
+}
+
+_ENTRY_POINT = {
+    "http": _unsupported("redirections, middlewares and tls are not there"),
+    "proxyProtocol": _unsupported("the PROXY protocol is not read, so clients would have the wrong address"),
+    "reusePort": _unsupported("one instance listens on an address"),
+    "asDefault": _unsupported("name entry points in the router's entryPoints"),
+    "allowACMEByPass": _ignored("there is no ACME"),
+    "http2": _HTTP_1,
+    "http3": _HTTP_1,
+    "udp": _NO_LAYER_4,
+    "observability": _NO_TRACES,
+}
+
+_ROUTER = {
+    "middlewares": _unsupported("what they would refuse would pass"),
+    "tls": _REMOVE_TLS,
+    "ruleSyntax": _unsupported("rules are always read in the syntax of Traefik v3"),
+    "parentRefs": _unsupported("routers have no parents"),
+    "observability": _NO_TRACES,
+}
+
+_SERVICE = {
+    "weighted": _unsupported("use loadBalancer with a weight for each server", "loadBalancer"),
+    "mirroring": _unsupported("use loadBalancer", "loadBalancer"),
+    "failover": _unsupported("use loadBalancer", "loadBalancer"),
+    "highestRandomWeight": _unsupported("use loadBalancer with strategy hrw", "loadBalancer"),
+    "middlewares": _unsupported("what they would refuse would pass"),
+}
+
+_LOAD_BALANCER = {
+    "sticky": _unsupported("use strategy hrw or iphash to keep a client at its backend"),
+    "healthCheck": _unsupported(_HEALTH),
+    "passiveHealthCheck": _unsupported(_HEALTH),
+    "slowStart": _unsupported("a new backend gets its full share at once"),
+    "rebalance": _unsupported("sessions stay where they are"),
+    "drain": _unsupported("a removed backend's sessions live on"),
+    "relay": _unsupported("the relay is chosen by the program"),
+    "responseForwarding": _ignored("what a backend sends is passed on at once"),
+}
+
+_SESSION = dict.fromkeys(
+    ("idleTimeout", "maxLifetime", "lifetimeJitter", "pingInterval", "pongTimeout", "maxMessageBytes"),
+    _unsupported("sessions have no such limit"),
+)
+
+_SERVERS_TRANSPORT = {
+    "certificates": _unsupported("no client certificate is sent"),
+    "minVersion": _unsupported("TLS 1.2 is the least"),
+    "maxVersion": _unsupported("the highest version that both sides know is used"),
+    "cipherSuites": _unsupported("the system's choice is used"),
+    "peerCertURI": _unsupported("use serverName"),
+    "spiffe": _unsupported("there is no workload API"),
+    "disableHTTP2": _HTTP_1,
+    "maxIdleConnsPerHost": _ignored("a session has its own connection"),
+}
+
+FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
+    model.Config: _FILE,
+    model.EntryPoint: _ENTRY_POINT,
+    model.Transport: {
+        "keepAliveMaxRequests": _ignored("a keep-alive connection may carry any number of requests"),
+        "keepAliveMaxTime": _ignored(
+            "transport.respondingTimeouts.idleTimeout ends a connection that is not used"
+        ),
+    },
+    model.RespondingTimeouts: {
+        "writeTimeout": _ignored(
+            "loadBalancer.session.writeTimeout bounds how long a peer may accept nothing"
+        ),
+    },
+    model.ForwardedHeaders: {
+        "connection": _unsupported("fields that Connection names are never passed on"),
+        "notAppendXForwardedFor": _unsupported("the client's address is always added"),
+    },
+    model.HTTP: {"middlewares": _unsupported("what they would refuse would pass")},
+    model.Router: _ROUTER,
+    model.Service: _SERVICE,
+    model.LoadBalancer: _LOAD_BALANCER,
+    model.Session: _SESSION,
+    model.Server: {
+        "preservePath": _ignored("the client's path is always kept"),
+        "fenced": _unsupported("use weight: 0 to take a server out of the choice"),
+    },
+    model.ServersTransport: _SERVERS_TRANSPORT,
+    model.ForwardingTimeouts: {
+        "idleConnTimeout": _ignored("a session has its own connection"),
+        "readIdleTimeout": _HTTP_1,
+        "pingTimeout": _HTTP_1,
+    },
+    model.Log: {
+        "noColor": _ignored("colours are used on a terminal alone"),
+        "maxSize": _ROTATION,
+        "maxAge": _ROTATION,
+        "maxBackups": _ROTATION,
+        "compress": _ROTATION,
+        "otlp": _unsupported("the log goes to standard error or to a file"),
+    },
+}
+"""The verdicts by the class of the model in whose place the key stands; `File` has those of `Config`."""
+
+
+def foreign(cls: type, key: str) -> Foreign | None:
+    """Return the verdict on `key` where the model has `cls`, or None when nobody knows it."""
+    for each in cls.__mro__:
+        if verdict := FOREIGN.get(each, {}).get(key):
+            return verdict
+    return None

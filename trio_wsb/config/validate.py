@@ -1,0 +1,133 @@
+"""What must hold between the parts of a configuration that each are well formed.
+
+Bounds of a single value stand beside it in `trio_wsb.config.model`. Key paths in findings are those of the long form;
+`trio_wsb.config.document` leads them back to what the user wrote.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator, Mapping
+
+from attrs import evolve, field, frozen
+
+from trio_wsb.addresses import BackendURL, ListenAddress
+from trio_wsb.config.model import Config, LoadBalancer
+from trio_wsb.config.problems import Finding, KeyPath, nearest
+from trio_wsb.config.scalars import show
+
+
+@frozen
+class Names:
+    """What references can lead to."""
+
+    entry_points: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    services: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    servers_transports: frozenset[str] = field(default=frozenset(), converter=frozenset)
+
+    def __or__(self, other: Names) -> Names:
+        return Names(
+            self.entry_points | other.entry_points,
+            self.services | other.services,
+            self.servers_transports | other.servers_transports,
+        )
+
+
+def names_of(config: Config) -> Names:
+    """Return what `config` defines."""
+    http = config.http
+    return Names(frozenset(config.entry_points), frozenset(http.services), frozenset(http.servers_transports))
+
+
+def validate(config: Config, names: Names) -> Iterator[Finding]:
+    """Yield what is wrong with `config` as a whole.
+
+    A reference that leads to none of `names` is a warning with the code "reference": another file may define it.
+    """
+    yield from _entry_points(config.entry_points)
+    for name, service in config.http.services.items():
+        yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
+    yield from _references(config, names)
+
+
+def _entry_points(entry_points: Mapping[str, object]) -> Iterator[Finding]:
+    seen: list[tuple[str, ListenAddress]] = []
+    for name, entry_point in entry_points.items():
+        address: ListenAddress = getattr(entry_point, "address")  # noqa: B009
+        taken = next((other for other, each in seen if _overlap(each, address)), None)
+        if taken is not None:
+            message = f'{address} is taken by the entry point "{taken}"'
+            path: KeyPath = ("entryPoints", name, "address")
+            yield Finding(path, message, "give each entry point an address of its own")
+        seen.append((name, address))
+
+
+def _overlap(one: ListenAddress, two: ListenAddress) -> bool:
+    """Whether the system would refuse to listen on both; port 0 asks for any free port and never clashes."""
+    if one.port != two.port or not one.port:
+        return False
+    if one.host.lower() == two.host.lower() or not one.host or not two.host:
+        return True
+    try:
+        first, second = ipaddress.ip_address(one.host), ipaddress.ip_address(two.host)
+    except ValueError:
+        return False
+    same_family = first.version == second.version
+    return first == second or (same_family and (first.is_unspecified or second.is_unspecified))
+
+
+def _load_balancer(load_balancer: LoadBalancer, path: KeyPath) -> Iterator[Finding]:
+    servers = load_balancer.servers
+    if not servers:
+        yield Finding((*path, "servers"), "is empty", "write at least one server", code="empty")
+    elif not any(server.weight for server in servers):
+        message = "has no server with a weight, so none could be chosen"
+        yield Finding((*path, "servers"), message, "give one a weight of 1 or more", code="empty")
+    first: dict[BackendURL, int] = {}
+    for index, server in enumerate(servers):
+        if first.setdefault(server.url, index) != index:
+            yield Finding(
+                (*path, "servers", index, "url"),
+                f"{server.url} is the same server as",
+                "list each server once",
+                other=(*path, "servers", first[server.url]),
+            )
+    counts = load_balancer.connection_count
+    if counts is not None and counts.stale_after is not None and counts.stale_after < counts.interval:
+        message = "is shorter than interval, so that every report would be stale before the next one"
+        hint = "write at least the interval, better three times as much"
+        yield Finding((*path, "connectionCount", "staleAfter"), message, hint)
+
+
+def _references(config: Config, names: Names) -> Iterator[Finding]:
+    http = config.http
+    for name, router in http.routers.items():
+        path: KeyPath = ("http", "routers", name)
+        yield from _reference(router.service, "service", names.services, (*path, "service"))
+        for index, entry_point in enumerate(router.entry_points):
+            yield from _reference(
+                entry_point, "entry point", names.entry_points, (*path, "entryPoints", index)
+            )
+    for name, service in http.services.items():
+        transport = service.load_balancer.servers_transport
+        path = ("http", "services", name, "loadBalancer", "serversTransport")
+        if transport is not None:
+            yield from _reference(transport, "serversTransport", names.servers_transports, path)
+    if config.ping.entry_point is not None:
+        path = ("ping", "entryPoint")
+        yield from _reference(config.ping.entry_point, "entry point", names.entry_points, path)
+
+
+def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
+    if name in known:
+        return
+    near = nearest(name, known)
+    hint = f'did you mean "{near}"?' if near else f"define it, or name one of: {', '.join(sorted(known)[:10])}"
+    if not known:
+        hint = "define it"
+    yield Finding(path, f"no {what} {show(name)} is defined", hint, "warning", "reference")
+
+
+def as_error(finding: Finding) -> Finding:
+    """Return `finding` as an error."""
+    return evolve(finding, severity="error")

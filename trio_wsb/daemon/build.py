@@ -1,0 +1,204 @@
+"""From a configuration file to a runtime snapshot and the list of backends to ask.
+
+Two steps, because a reload must not make live sessions wait: `prepare` does what takes time (reading,
+parsing, loading certificates) and runs in a worker thread; `Builder.build` touches the tables that outlive
+the snapshot and runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from trio_wsb.addresses import BackendURL, ListenAddress, Networks
+from trio_wsb.background.counts import CountTarget
+from trio_wsb.balancing.backend import BackendTable
+from trio_wsb.balancing.counts import CountKey, CountTable
+from trio_wsb.balancing.pool import Member, Pool
+from trio_wsb.config.load import load
+from trio_wsb.config.model import Config, EntryPoint, LoadBalancer, Ping, Service, ServersTransport
+from trio_wsb.errors import ConfigurationError
+from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.net.tls import client_context
+from trio_wsb.proxy.runtime import EntryPointRuntime, Runtime, ServiceRuntime, TransportRuntime
+from trio_wsb.routing.table import RouterTable
+
+ADMIN = "admin"
+"""The entry point that no router is offered on unless it says so."""
+
+DEFAULT_TRANSPORT = ServersTransport()
+
+
+@frozen
+class Prepared:
+    """A checked configuration with everything that takes time to load."""
+
+    config: Config
+    warnings: tuple[str, ...]
+    tls: Mapping[str | None, ssl.SSLContext]
+    """Client contexts by serversTransport name (None is the default one), for services that need one."""
+
+    @property
+    def addresses(self) -> dict[str, ListenAddress]:
+        """Where each entry point listens."""
+        return {name: entry.address for name, entry in self.config.entry_points.items()}
+
+
+@frozen
+class Built:
+    """A runtime snapshot and what the background tasks need to know of it."""
+
+    runtime: Runtime
+    count_targets: tuple[CountTarget, ...]
+    backends: frozenset[BackendURL]
+
+
+def prepare(path: Path) -> Prepared:
+    """Read, check and load everything; takes its time, so call it off the event loop.
+
+    Raises:
+      ConfigurationError: with every problem found.
+
+    """
+    loaded = load(path)
+    config = loaded.config
+    return Prepared(config, tuple(map(str, loaded.warnings)), _load_tls(config))
+
+
+def _load_tls(config: Config) -> dict[str | None, ssl.SSLContext]:
+    contexts: dict[str | None, ssl.SSLContext] = {}
+    problems = []
+    for service in config.http.services.values():
+        balancer = service.load_balancer
+        name = balancer.servers_transport
+        if name in contexts or not any(server.url.tls for server in balancer.servers):
+            continue
+        transport = _transport(config, balancer)
+        try:
+            contexts[name] = client_context(
+                verify=not transport.insecure_skip_verify, root_cas=transport.root_cas
+            )
+        except OSError as error:
+            reason = error.strerror or getattr(error, "reason", None) or "no certificate in it"
+            problems.append(f"http.serversTransports.{name}.rootCAs: cannot be used: {str(reason).lower()}")
+    if problems:
+        raise ConfigurationError(problems)
+    return contexts
+
+
+def _transport(config: Config, balancer: LoadBalancer) -> ServersTransport:
+    if balancer.servers_transport is None:
+        return DEFAULT_TRANSPORT
+    return config.http.servers_transports[balancer.servers_transport]
+
+
+class Builder:
+    """Builds runtime snapshots on the tables that outlive them, which stay their owner's."""
+
+    def __init__(self, backends: BackendTable, counts: CountTable, rng: random.Random) -> None:
+        self._backends = backends
+        self._counts = counts
+        self._rng = rng
+        self._pools: dict[str, Pool] = {}
+
+    def build(self, prepared: Prepared) -> Built:
+        """Return the snapshot; nothing of it is in force yet."""
+        config = prepared.config
+        targets: list[CountTarget] = []
+        services: dict[str, ServiceRuntime] = {}
+        for name, service in config.http.services.items():
+            services[name] = self._service(prepared, name, service)
+            targets += _count_targets(prepared, service.load_balancer)
+        entry_points = {
+            name: _entry_point(config, name, entry, services) for name, entry in config.entry_points.items()
+        }
+        urls = frozenset(
+            server.url
+            for service in config.http.services.values()
+            for server in service.load_balancer.servers
+        )
+        return Built(Runtime(entry_points), tuple(targets), urls)
+
+    def install(self, built: Built) -> None:
+        """Take note that `built` is in force: what only the one before it needed may be forgotten."""
+        self._backends.retain(built.backends)
+        self._counts.retain(CountKey(target.url, target.path, target.field) for target in built.count_targets)
+
+    def _service(self, prepared: Prepared, name: str, service: Service) -> ServiceRuntime:
+        balancer = service.load_balancer
+        count = balancer.connection_count
+        pool = self._pools[name] = Pool(
+            [
+                Member(self._backends.get(server.url), server.weight, server.max_connections)
+                for server in balancer.servers
+            ],
+            balancer.strategy,
+            counts=self._counts,
+            count=None if count is None else (count.path, count.field_name),
+            rng=self._rng,
+            previous=self._pools.get(name),
+        )
+        transport = _transport(prepared.config, balancer)
+        return ServiceRuntime(
+            name=name,
+            pool=pool,
+            transport=TransportRuntime(
+                dial_timeout=transport.forwarding_timeouts.dial_timeout,
+                response_header_timeout=transport.forwarding_timeouts.response_header_timeout,
+                tls=prepared.tls.get(balancer.servers_transport),
+                server_name=transport.server_name,
+            ),
+            pass_host_header=balancer.pass_host_header,
+            write_timeout=balancer.session.write_timeout,
+        )
+
+
+def _count_targets(prepared: Prepared, balancer: LoadBalancer) -> list[CountTarget]:
+    count = balancer.connection_count
+    if count is None:
+        return []
+    return [
+        CountTarget(
+            url=server.url,
+            path=count.path,
+            field=count.field_name,
+            interval=count.interval,
+            timeout=count.timeout,
+            tls=prepared.tls.get(balancer.servers_transport) if server.url.tls else None,
+        )
+        for server in balancer.servers
+    ]
+
+
+def _entry_point(
+    config: Config, name: str, entry: EntryPoint, services: Mapping[str, ServiceRuntime]
+) -> EntryPointRuntime:
+    timeouts, life_cycle = entry.transport.responding_timeouts, entry.transport.life_cycle
+    routers = [
+        (router_name, router.rule, router.priority, services[router.service])
+        for router_name, router in config.http.routers.items()
+        if (name in router.entry_points if router.entry_points else name != ADMIN)
+    ]
+    return EntryPointRuntime(
+        name=name,
+        port=entry.address.port,
+        read_timeout=timeouts.read_timeout,
+        idle_timeout=timeouts.idle_timeout,
+        max_connections=entry.max_connections,
+        accept_grace=life_cycle.request_accept_grace_timeout,
+        grace=life_cycle.grace_time_out,
+        policy=ForwardPolicy(
+            Networks(entry.forwarded_headers.trusted_ips), insecure=entry.forwarded_headers.insecure
+        ),
+        ping=_pings(config.ping, name),
+        ping_status_stopping=config.ping.terminating_status_code,
+        routers=RouterTable(routers),
+    )
+
+
+def _pings(ping: Ping, entry_point: str) -> bool:
+    return not ping.manual_routing and ping.entry_point in {None, entry_point}

@@ -1,0 +1,359 @@
+"""The demo: backends, the daemon and clients as processes of their own, and a live picture of them.
+
+    Orchestra.run             signals, the picture, the backends' figures, one watcher for each process
+    └── Orchestra._play       who starts when; ends by itself, at a signal, or when a process dies
+
+Whatever the end, `Children` leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import trio
+from rich.console import Console
+from rich.live import Live
+
+from trio_wsb.demo.children import Child, ChildDiedError, Children
+from trio_wsb.demo.stage import CACHE_TTL, DemoOptions, Reading, configuration, free_port, make_plan
+from trio_wsb.demo.totals import Totals, add, parse_totals
+from trio_wsb.demo.view import (
+    MAX_WIDTH,
+    Event,
+    Scene,
+    bars,
+    event_line,
+    figures,
+    judge,
+    picture,
+    verdict_table,
+)
+from trio_wsb.errors import Error
+
+FRAME = 0.25
+"""Time between two pictures and between two questions to each backend, in seconds."""
+
+PLAIN_INTERVAL = 4.0
+"""Time between two tables when output is no terminal, in seconds."""
+
+START_TIMEOUT = 20.0
+"""Time for one process to be ready, in seconds; generous, the machine may be small and busy."""
+
+REPORT_TIMEOUT = START_TIMEOUT + 2 * CACHE_TTL
+CLIENTS_GRACE = 10.0
+GRACE = 5.0
+
+
+class DemoError(Error):
+    """The demo cannot go on; the message says why."""
+
+
+def run_demo(options: DemoOptions, *, plain: bool = False, console: Console | None = None) -> bool:
+    """Run the demo in the main thread and return whether nothing was found wrong.
+
+    Raises:
+      Error: a process did not start or died; the message has the end of its log.
+
+    """
+    console = console or Console()
+    console.width = min(console.width, MAX_WIDTH)
+    with (
+        tempfile.TemporaryDirectory(prefix="trio-wsb-demo-") as directory,
+        Children(Path(directory)) as children,
+    ):
+        orchestra = Orchestra(options, children, console, plain=plain or not console.is_terminal)
+        return trio.run(orchestra.run)
+
+
+class Backend:
+    """A demo backend's process and what it said last."""
+
+    def __init__(self, name: str, foreign: int, url: str) -> None:
+        self.url = url
+        self.reading = Reading(name, foreign, None)
+        self.own_questions = 0
+        """How often this demo has asked for ``/metric``; the balancer's questions are the others."""
+
+
+class Orchestra:
+    """One run of the demo; `run` it once."""
+
+    def __init__(self, options: DemoOptions, children: Children, console: Console, *, plain: bool) -> None:
+        self._plan = make_plan(options)
+        self._options = options
+        self._children = children
+        self._console = console
+        self._plain = plain
+        self._scene = Scene(clients=options.clients)
+        self._started = 0.0
+        self._backends: list[Backend] = []
+        self._backend_processes: list[Child] = []
+        self._clients: list[Child] = []
+        self._client_totals: dict[str, Totals] = {}
+        self._news = trio.Event()
+        """Set, and replaced, whenever a client process has said something."""
+        self._daemon: Child | None = None
+        self._config = children.directory / "trio-wsb.yaml"
+        self._port = free_port()
+        self._admin_port = free_port([self._port])
+        self._asking = trio.CancelScope()
+        """Around the task that asks the backends for their figures, which end with the play."""
+        self._complete = False
+
+    async def run(self) -> bool:
+        """Play from start to end, show the verdicts, and return whether nothing was found wrong.
+
+        Raises:
+          Error: as `run_demo` says.
+
+        """
+        self._started = trio.current_time()
+        try:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                async with (
+                    trio.open_nursery() as nursery,
+                    httpx.AsyncClient(trust_env=False, timeout=2.0) as http,
+                ):
+                    play = trio.CancelScope()
+                    nursery.start_soon(self._obey, signals, play, nursery.cancel_scope)
+                    nursery.start_soon(self._draw)
+                    with play:
+                        await self._play(nursery, http)
+                    await self._finish(http)
+                    nursery.cancel_scope.cancel()
+        except* (ChildDiedError, DemoError) as group:
+            # A death often causes others; the first one is the news.
+            raise DemoError(str(_first(group))) from None
+        return self._conclude()
+
+    async def _obey(
+        self, signals: AsyncIterator[int], play: trio.CancelScope, everything: trio.CancelScope
+    ) -> None:
+        async for number in signals:
+            if play.cancel_called:
+                everything.cancel()
+            self._say(f"{signal.Signals(number).name}: ending early; once more ends at once")
+            play.cancel()
+
+    async def _play(self, nursery: trio.Nursery, http: httpx.AsyncClient) -> None:
+        plan = self._plan
+        self._caption(
+            "Three backends start, each as busy as the yellow part of its bar says. The balancer asks "
+            "every one of them for its number of connections."
+        )
+        for number, foreign in enumerate(plan.foreign, 1):
+            await self._start_backend(nursery, number, foreign)
+        nursery.start_soon(self._read_backends, http)
+        await self._start_daemon(nursery, http)
+        await self._asked_by_daemon(http, self._backends)
+
+        begin = trio.current_time()
+        self._caption(
+            f"{plan.first_wave} clients connect. The balancer sends each to the backend with the fewest connections, "
+            "so the bars grow level. Next: a fourth backend."
+        )
+        self._start_clients(nursery, plan.first_wave)
+        await self._opened(plan.first_wave)
+        self._say(f"{plan.first_wave} sessions are up")
+        await trio.sleep_until(begin + plan.scale_out)
+
+        self._caption(
+            "A fourth backend, empty, joins: its URL goes into the configuration and SIGHUP makes the "
+            "balancer read it. Watch the sessions: none is lost, none moves."
+        )
+        newcomer = await self._start_backend(nursery, len(plan.foreign) + 1, 0)
+        self._write_configuration()
+        assert self._daemon is not None
+        self._daemon.send_signal(signal.SIGHUP)
+        self._say(f"{newcomer.reading.name} added to the configuration, SIGHUP sent to the balancer")
+        await self._asked_by_daemon(http, [newcomer])
+        self._say(f"the balancer has reloaded and knows the count of {newcomer.reading.name}")
+
+        self._caption(
+            f"{plan.second_wave} more clients connect. Nearly all of them go to {newcomer.reading.name}, until it is level "
+            "with the others."
+        )
+        self._start_clients(nursery, plan.second_wave)
+        await self._opened(self._options.clients)
+        self._say(f"all {self._options.clients} sessions are up")
+        self._caption(
+            "Everybody is connected and sends a message a second. The bars should be level: that is the whole point."
+        )
+        # One more round of questions, for the final counts.
+        await trio.sleep(4 * FRAME)
+        self._complete = True
+        await trio.sleep_until(begin + plan.end)
+
+    async def _start_backend(self, nursery: trio.Nursery, number: int, foreign: int) -> Backend:
+        name = f"backend-{number}"
+        command = [sys.executable, "-m", "trio_wsb", "demo-backend", "--listen", "127.0.0.1:0"]
+        child = self._children.start(
+            name, [*command, "--name", name, "--foreign", str(foreign)], read_output=True
+        )
+        self._backend_processes.append(child)
+        nursery.start_soon(self._children.watch, child)
+        with _deadline(f"{name} does not start"):
+            line = await child.read_line() or ""
+        prefix, _, url = line.rpartition(" ")
+        if prefix != "listening on":
+            await child.wait()
+            raise child.death()
+        backend = Backend(name, foreign, url)
+        self._backends.append(backend)
+        self._scene.readings.append(backend.reading)
+        self._say(f"{name} is up with {foreign} foreign connections")
+        return backend
+
+    def _write_configuration(self) -> None:
+        # Renamed into place: a reload must never see half a file.
+        draft = self._config.with_suffix(".new")
+        urls = [backend.url for backend in self._backends]
+        draft.write_text(configuration(self._port, self._admin_port, urls), encoding="utf-8")
+        draft.replace(self._config)
+
+    async def _start_daemon(self, nursery: trio.Nursery, http: httpx.AsyncClient) -> None:
+        self._write_configuration()
+        command = [sys.executable, "-m", "trio_wsb", "run", "--config", str(self._config)]
+        self._daemon = self._children.start("balancer", command)
+        nursery.start_soon(self._children.watch, self._daemon)
+        with _deadline("the balancer does not answer", self._daemon):
+            while True:
+                try:
+                    await http.get(f"http://127.0.0.1:{self._port}/ping")
+                    break
+                except httpx.TransportError:
+                    await trio.sleep(0.1)
+        self._say(f"the balancer listens on 127.0.0.1:{self._port}")
+
+    async def _asked_by_daemon(self, http: httpx.AsyncClient, backends: list[Backend]) -> None:
+        """Wait until the daemon has asked each of them for its count."""
+        with _deadline(
+            "the balancer does not ask the backends for their counts", self._daemon, REPORT_TIMEOUT
+        ):
+            for backend in backends:
+                while True:
+                    own = backend.own_questions
+                    stats = (await http.get(f"{backend.url}/api/stats")).json()
+                    if own == backend.own_questions and stats["metricRequests"] > own:
+                        break
+                    await trio.sleep(0.1)
+
+    def _start_clients(self, nursery: trio.Nursery, number: int) -> None:
+        name = f"clients-{len(self._clients) + 1}"
+        command = [sys.executable, "-m", "trio_wsb", "demo-client", "--json"]
+        options = {
+            "--url": f"ws://127.0.0.1:{self._port}/demo",
+            "--clients": number,
+            "--rate": self._plan.rate,
+        }
+        arguments = [text for option, value in options.items() for text in (option, str(value))]
+        child = self._children.start(name, [*command, *arguments], read_output=True)
+        self._clients.append(child)
+        nursery.start_soon(self._children.watch, child)
+        nursery.start_soon(self._read_client, child)
+        self._say(f"{number} clients begin to connect, {self._plan.rate:.0f} a second")
+
+    async def _read_client(self, child: Child) -> None:
+        while (line := await child.read_line()) is not None:
+            try:
+                self._client_totals[child.name] = parse_totals(line)
+            except ValueError:
+                continue
+            before = self._scene.totals.lost_sessions
+            totals = Totals()
+            for part in self._client_totals.values():
+                totals = add(totals, part)
+            self._scene.totals = totals
+            self._news.set()
+            self._news = trio.Event()
+            if totals.lost_sessions > before:
+                self._say(f"sessions lost: {totals.lost_sessions - before}")
+
+    async def _opened(self, number: int) -> None:
+        """Wait until that many sessions were opened, or each client that has none has failed."""
+        while self._scene.totals.opened + self._scene.totals.failed < number:
+            await self._news.wait()
+
+    async def _read_backends(self, http: httpx.AsyncClient) -> None:
+        with self._asking:
+            while True:
+                for index, backend in enumerate(self._backends):
+                    await self._read_backend(http, index, backend)
+                await trio.sleep(FRAME)
+
+    async def _read_backend(self, http: httpx.AsyncClient, index: int, backend: Backend) -> None:
+        backend.own_questions += 1
+        try:
+            answer = (await http.get(f"{backend.url}/metric")).json()
+        except (httpx.TransportError, ValueError):
+            return  # busy, or on its way out: its watcher says so
+        old = backend.reading
+        backend.reading = Reading(old.name, old.foreign, int(answer["agentsConnections"]))
+        self._scene.readings[index] = backend.reading
+
+    async def _finish(self, http: httpx.AsyncClient) -> None:
+        """End the processes in order: clients, so that no session counts as lost, balancer, backends."""
+        self._asking.cancel()
+        for index, backend in enumerate(self._backends):
+            await self._read_backend(http, index, backend)
+        self._caption("The clients close their sessions; then the balancer and the backends end.")
+        await self._children.stop(self._clients, CLIENTS_GRACE)
+        await self._children.stop([self._daemon] if self._daemon else [], GRACE)
+        await self._children.stop(self._backend_processes, GRACE)
+        self._say("clients, balancer and backends have ended")
+
+    async def _draw(self) -> None:
+        if self._plain:
+            while True:
+                await trio.sleep(PLAIN_INTERVAL)
+                self._tick()
+                self._console.print(bars(self._scene.readings), figures(self._scene), "", sep="\n")
+        encoding = self._console.encoding
+        with Live(console=self._console, auto_refresh=False, vertical_overflow="crop") as live:
+            try:
+                while True:
+                    self._tick()
+                    live.update(picture(self._scene, encoding), refresh=True)
+                    await trio.sleep(FRAME)
+            finally:
+                live.update(picture(self._scene, encoding), refresh=True)
+
+    def _tick(self) -> None:
+        self._scene.elapsed = trio.current_time() - self._started
+
+    def _say(self, text: str) -> None:
+        event = Event(trio.current_time() - self._started, text)
+        self._scene.events.append(event)
+        if self._plain:
+            self._console.print(event_line(event))
+
+    def _caption(self, text: str) -> None:
+        self._scene.caption = text
+        if self._plain:
+            self._console.print(f"\n{text}")
+
+    def _conclude(self) -> bool:
+        verdicts = judge(self._scene, complete=self._complete)
+        self._console.print("", verdict_table(verdicts), sep="\n")
+        return all(verdict.good is not False for verdict in verdicts)
+
+
+@contextmanager
+def _deadline(complaint: str, child: Child | None = None, seconds: float = START_TIMEOUT) -> Iterator[None]:
+    """Raise DemoError with `complaint` and the end of the child's log after that many seconds."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise DemoError(f"{complaint} within {seconds:.0f} s{child.tail() if child else ''}") from None
+
+
+def _first(group: BaseExceptionGroup[Error]) -> Error:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

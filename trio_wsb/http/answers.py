@@ -1,0 +1,55 @@
+"""The answers that we give ourselves, small and plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Final
+
+from trio_wsb.http.head import serialise_response
+from trio_wsb.http.headers import Field
+
+# Traefik's words, which monitoring looks for.
+NOT_FOUND: Final = "404 page not found"
+NO_SERVER: Final = "no available server"
+
+
+def text_response(
+    status: int,
+    text: str,
+    headers: Iterable[Field] = (),
+    *,
+    close: bool = True,
+    head_only: bool = False,
+    date: float | None = None,
+) -> bytes:
+    """Return a whole response with a line of plain text.
+
+    Args:
+      status: the status code, one that has a body.
+      text: the line without its end; never what a peer sent.
+      headers: fields to add, such as Retry-After.
+      close: whether the connection ends after it.
+      head_only: the request was HEAD: the fields alone (RFC 9110 section 9.3.2).
+      date: the time for the Date field in seconds since 1970 (RFC 9110 section 6.6.1); None leaves it out.
+
+    """
+    body = f"{text}\n".encode()
+    fields: list[Field] = [] if date is None else [("Date", formatdate(date, usegmt=True))]
+    fields += [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        # Browsers must not take it for anything else, whatever it says.
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Length", str(len(body))),
+        *headers,
+    ]
+    if close:
+        fields.append(("Connection", "close"))
+    return serialise_response(status, fields) + (b"" if head_only else body)
+
+
+def error_response(
+    status: int, reason: str, headers: Iterable[Field] = (), *, head_only: bool = False
+) -> bytes:
+    """Return a response that refuses a request; the connection ends after it."""
+    return text_response(status, reason, headers, close=True, head_only=head_only)

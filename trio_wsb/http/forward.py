@@ -1,0 +1,234 @@
+"""What a head becomes on its way through: upstream to the backend and downstream to the client.
+
+Three rules. What is meant for one hop ends here (RFC 9110 section 7.6.1). What describes the client is believed
+only from those we trust, and said by us to the backend. What decides about framing, routing and identity is never
+up to the sender's Connection field: CVE-2022-31813 and CVE-2024-45410 were proxies that let a client name
+X-Forwarded-For there and have it removed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from attrs import field, frozen
+
+from trio_wsb.addresses import IPAddress, Networks, parse_ip
+from trio_wsb.http.framing import UNTIL_CLOSE, Framing, FramingKind, Version
+from trio_wsb.http.head import RequestHead, ResponseHead, serialise_response, split_authority
+from trio_wsb.http.headers import Field, Headers, serialise_fields
+from trio_wsb.http.names import hop_by_hop, is_disguised, is_forwarding
+
+MAX_HOPS: Final = 32
+"""Entries of X-Forwarded-For that are looked at; no honest chain is longer."""
+
+_LISTED_ADDRESS = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15}))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]{2,45})"
+)
+
+
+@frozen
+class ForwardPolicy:
+    """Whose X-Forwarded-* fields are believed: those of `trusted` peers, or everybody's when `insecure`."""
+
+    trusted: Networks = field(factory=Networks)
+    insecure: bool = False
+
+    def trusts(self, peer: IPAddress | None) -> bool:
+        """Whether `peer` is believed; one without an address (a Unix socket) only when everybody is."""
+        return self.insecure or (peer is not None and peer in self.trusted)
+
+
+def client_address(peer: IPAddress | None, headers: Headers, policy: ForwardPolicy) -> IPAddress | None:
+    """Return the address of the client behind `peer`.
+
+    That is the peer, unless it is trusted: then the rightmost entry of X-Forwarded-For that is not trusted itself,
+    because each proxy vouches for the entry that it appended and no further. An entry that is no address ends the
+    walk at the last one that was. With `insecure` all are trusted, so the leftmost entry counts.
+    """
+    client = peer
+    if "x-forwarded-for" not in headers or not policy.trusts(peer):
+        return client
+    entries = ",".join(headers.get_all("x-forwarded-for")).rsplit(",", MAX_HOPS)
+    for entry in reversed(entries):
+        address = _listed_address(entry.strip(" \t"))
+        if address is None:
+            break
+        client = address
+        if not policy.trusts(address):
+            break
+    return client
+
+
+def upstream_head(
+    head: RequestHead,
+    *,
+    upgrade: bool,
+    policy: ForwardPolicy,
+    peer: IPAddress | None,
+    entry_scheme: Literal["http", "https"],
+    entry_port: int,
+    server_name: str,
+    host: str | None = None,
+) -> bytes:
+    """Return the request head that goes to the backend.
+
+    The client's fields keep their order and case. The connection serves this one request: ``Connection: close``, or
+    the upgrade to websocket.
+
+    Args:
+      head: what the client sent.
+      upgrade: make it an upgrade to websocket; any other Upgrade is dropped.
+      policy: whose X-Forwarded-* fields are believed.
+      peer: who sent it; None for a Unix socket.
+      entry_scheme: how the client reached us.
+      entry_port: the port it reached, used where no Host was sent.
+      server_name: our name for X-Forwarded-Server; "" sends none.
+      host: the Host to send instead of the client's.
+
+    """
+    headers = head.headers
+    trusted = policy.trusts(peer)
+    dropped = hop_by_hop(headers)
+    dropped.add("x-forwarded-for")
+    if server_name:
+        dropped.add("x-forwarded-server")
+    if upgrade:
+        # It says 0, or the request would have been refused; some servers refuse any Content-Length here.
+        dropped.add("content-length")
+
+    fields: list[Field] = []
+    if "host" not in headers:
+        # An HTTP/1.0 client need not send one; RFC 9112 section 3.2 wants one of us, empty if nothing is known.
+        fields.append(("Host", head.authority if host is None else host))
+    for name, value in headers:
+        lower = name.lower()
+        if lower in dropped or is_disguised(lower) or (not trusted and is_forwarding(lower)):
+            continue
+        if lower == "host":
+            fields.append((name, value if host is None else host))
+        elif lower == "content-length":
+            fields.append((name, _canonical_length(value)))
+        else:
+            fields.append((name, value))
+    if head.framing.kind is FramingKind.CHUNKED:
+        fields.append(("Transfer-Encoding", "chunked"))
+    if upgrade:
+        fields.append(("Connection", "Upgrade"))
+        fields.append(("Upgrade", "websocket"))
+    else:
+        fields.append(("Connection", "close"))
+    fields += _forwarded_fields(head, upgrade, policy, peer, entry_scheme, entry_port, trusted=trusted)
+    if server_name:
+        fields.append(("X-Forwarded-Server", server_name))
+    return serialise_fields(fields, f"{head.method} {head.target} HTTP/1.1") + b"\r\n"
+
+
+def downstream_framing(framing: Framing, client_version: Version) -> Framing:
+    """Return how a body that came in `framing` is delimited towards the client.
+
+    HTTP/1.0 knows no chunks: their payload goes out until the connection closes.
+    """
+    return UNTIL_CLOSE if framing.kind is FramingKind.CHUNKED and client_version < (1, 1) else framing
+
+
+def downstream_head(
+    response: ResponseHead,
+    *,
+    upgrade: bool,
+    framing: Framing,
+    keep_alive: bool,
+    extra: Iterable[Field] = (),
+) -> bytes:
+    """Return the response head that goes to the client.
+
+    Args:
+      response: what the backend sent.
+      upgrade: it is the 101 to the client's upgrade to websocket.
+      framing: how the body goes out, as `downstream_framing` says.
+      keep_alive: whether the connection serves another request; never after a body that ends with it.
+      extra: fields to append.
+
+    """
+    dropped = hop_by_hop(response.headers)
+    bodiless = response.status < 200 or response.status == 204
+    if bodiless or framing.kind in {FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE}:
+        # RFC 9110 section 8.6 forbids it in 1xx and 204; beside the others it would contradict them.
+        dropped.add("content-length")
+    fields: list[Field] = []
+    for name, value in response.headers:
+        lower = name.lower()
+        if lower not in dropped:
+            fields.append((name, _canonical_length(value) if lower == "content-length" else value))
+    if framing.kind is FramingKind.CHUNKED:
+        fields.append(("Transfer-Encoding", "chunked"))
+    if upgrade:
+        fields.append(("Connection", "Upgrade"))
+        fields.append(("Upgrade", "websocket"))
+    elif response.status >= 200 and (not keep_alive or framing.kind is FramingKind.UNTIL_CLOSE):
+        fields.append(("Connection", "close"))
+    fields += extra
+    return serialise_response(response.status, fields, response.reason)
+
+
+def _canonical_length(value: str) -> str:
+    """Return the number as we read it: ``0010`` is 10 here and 8 to a parser that takes it for octal."""
+    return str(int(value))
+
+
+def _forwarded_fields(
+    head: RequestHead,
+    upgrade: bool,
+    policy: ForwardPolicy,
+    peer: IPAddress | None,
+    entry_scheme: Literal["http", "https"],
+    entry_port: int,
+    *,
+    trusted: bool,
+) -> list[Field]:
+    """Return what we say about the client, leaving out what a trusted peer has said already."""
+    headers = head.headers
+    hops = headers.get_all("x-forwarded-for") if trusted else []
+    if peer is not None:
+        hops.append(str(peer))
+    fields = [("X-Forwarded-For", ", ".join(hops))] if hops else []
+
+    def absent(lower: str) -> bool:
+        return not trusted or lower not in headers
+
+    scheme = {"http": "ws", "https": "wss"}[entry_scheme] if upgrade else entry_scheme
+    if absent("x-forwarded-proto"):
+        fields.append(("X-Forwarded-Proto", scheme))
+    else:
+        scheme = headers.get("x-forwarded-proto") or scheme
+    if absent("x-forwarded-host") and head.authority:
+        fields.append(("X-Forwarded-Host", head.authority))
+    if absent("x-forwarded-port"):
+        fields.append(("X-Forwarded-Port", str(_client_port(head.authority, scheme, entry_port))))
+    client = client_address(peer, headers, policy)
+    if absent("x-real-ip") and client is not None:
+        fields.append(("X-Real-Ip", str(client)))
+    return fields
+
+
+def _client_port(authority: str, scheme: str, entry_port: int) -> int:
+    """Return the port that the client connected to, which a port mapping in front of us may have changed.
+
+    A Host without a port says that it was the scheme's default.
+    """
+    if not authority:
+        return entry_port
+    port = split_authority(authority)[1]
+    return port or (443 if scheme.lower() in {"https", "wss"} else 80)
+
+
+def _listed_address(entry: str) -> IPAddress | None:
+    """Return the address in an entry of X-Forwarded-For, which some proxies write with a port; None if it has none."""
+    match = _LISTED_ADDRESS.fullmatch(entry)
+    if match is None:
+        return None
+    try:
+        return parse_ip(match[1] or match[2] or match[3])
+    except ValueError:
+        return None

@@ -1,0 +1,110 @@
+"""Listening: sockets for an entry point, and the accept loop that survives every error a stranger can cause."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from trio_wsb.addresses import ListenAddress
+from trio_wsb.net.sockets import set_session_options
+
+log = structlog.stdlib.get_logger("trio_wsb.net.listener")
+
+BACKLOG = 4096
+"""Connections that wait to be accepted; the kernel caps it at net.core.somaxconn."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds before accepting is tried again when the process or the system is out of descriptors or memory."""
+
+ACCEPT_BATCH = 64
+"""Connections accepted before other tasks run: a reconnect storm must not starve the live sessions."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
+
+
+def bind(address: ListenAddress) -> socket.socket:
+    """Return a listening, non-blocking socket for `address`; the caller owns it.
+
+    An empty host means every address of both families, or of IPv4 only where IPv6 is switched off.
+
+    Raises:
+      OSError: the address is in use, not of this host or not permitted.
+
+    """
+    if address.host:
+        return _listen(socket.AF_INET6 if ":" in address.host else socket.AF_INET, address.host, address.port)
+    try:
+        return _listen(socket.AF_INET6, "::", address.port)
+    except OSError as error:
+        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise
+    return _listen(socket.AF_INET, "0.0.0.0", address.port)
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # Without it a restart would have to wait for the old connections' TIME_WAIT to pass.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def accept_forever(
+    listener: socket.socket, entry_point: Callable[[], str], handle: Callable[[socket.socket, object], None]
+) -> None:
+    """Accept connections and hand each to `handle`, which owns it, until cancelled or the listener is closed.
+
+    Errors of a single connection are passed over. When descriptors or memory run out, accepting pauses for
+    `ACCEPT_PAUSE` seconds at a time (spinning would take the processor from the live sessions, and giving
+    up would end the service), and one line says so.
+
+    Args:
+      listener: a listening, non-blocking socket; stays the caller's.
+      entry_point: gives the name for the log; a reload may change it.
+      handle: called with a non-blocking socket that has the session options, and its peer's address; must not block or raise.
+
+    """
+    exhausted = False
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, peer = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _FATAL:
+                    return
+                if error.errno in _EXHAUSTED:
+                    if not exhausted:
+                        log.error(
+                            "cannot accept connections, waiting",
+                            entryPoint=entry_point(),
+                            error=error.strerror,
+                        )
+                    exhausted = True
+                    await trio.sleep(ACCEPT_PAUSE)
+                    break
+                continue  # ECONNABORTED and the network errors that accept(2) passes on: the client's loss only
+            if exhausted:
+                exhausted = False
+                log.info("accepting connections again", entryPoint=entry_point())
+            try:
+                sock.setblocking(False)
+                set_session_options(sock)
+            except OSError:
+                sock.close()  # reset by its client already
+                continue
+            handle(sock, peer)

@@ -1,0 +1,147 @@
+"""TCP: the socket channel, dialling, and the options that both legs of a session get."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_wsb.addresses import parse_ip
+from trio_wsb.errors import DialError
+from trio_wsb.net.channel import ByteChannel
+
+KEEPALIVE_IDLE = 30
+"""Seconds of silence before TCP asks whether the peer is still there."""
+
+KEEPALIVE_INTERVAL = 10
+"""Seconds between two such questions."""
+
+KEEPALIVE_COUNT = 3
+"""Unanswered questions that end the connection: a dead peer is found within a minute."""
+
+USER_TIMEOUT_MS = 60_000
+"""How long sent bytes may go unacknowledged (RFC 5482): keepalive does not run while bytes are in flight."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def set_session_options(sock: socket.socket) -> None:
+    """Set what long-lived connections need: no Nagle delay, and a dead peer found in about a minute."""
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+class SocketChannel(ByteChannel):
+    """A byte channel over a connected, non-blocking stream socket, which it owns from then on."""
+
+    __slots__ = ("_sock", "recv_into", "send")
+
+    can_half_close = True
+
+    if TYPE_CHECKING:
+        recv_into: Callable[..., int]
+        send: Callable[..., int]
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        # The socket's own methods, not wrappers around them: this is the relay's hot path.
+        self.recv_into = sock.recv_into
+        self.send = sock.send
+
+    def wait_readable(self) -> Awaitable[None]:
+        return trio.lowlevel.wait_readable(self._sock)
+
+    def wait_writable(self) -> Awaitable[None]:
+        return trio.lowlevel.wait_writable(self._sock)
+
+    def shutdown(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    def abort(self) -> None:
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        except OSError:
+            pass
+        self.close()
+
+
+async def dial_tcp(host: str, port: int) -> socket.socket:
+    """Connect to `host`, a name or an address, and return the connected, non-blocking socket.
+
+    A name's addresses are tried one after another, in the resolver's order. The caller sets the deadline
+    and owns the socket.
+
+    Raises:
+      DialError: the name does not resolve (stage "resolve") or no address accepts (stage "connect").
+
+    """
+    try:
+        address = str(parse_ip(host))
+    except ValueError:
+        return await _dial_name(host, port)
+    return await _dial_address(socket.AF_INET6 if ":" in address else socket.AF_INET, (address, port))
+
+
+async def _dial_name(host: str, port: int) -> socket.socket:
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise DialError(
+            "resolve", getattr(error, "strerror", None) or "the name cannot be looked up"
+        ) from error
+    last = DialError("resolve", "the name has no address")
+    for family, _, _, _, address in found:
+        try:
+            return await _dial_address(family, address)
+        except DialError as error:
+            last = error
+    raise last
+
+
+async def _dial_address(
+    family: int, address: tuple[str | bytes, int] | tuple[str, int, int, int] | tuple[int, bytes]
+) -> socket.socket:
+    # `trio.open_tcp_stream` would do, but its happy eyeballs cost a nursery and several tasks for an
+    # address that is already known: half of the handshakes per second.
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise DialError("connect", _strerror(error.errno)) from error
+    try:
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise DialError("connect", _strerror(code))
+        set_session_options(sock)
+    except OSError as error:
+        sock.close()
+        raise DialError("connect", _strerror(error.errno)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _strerror(code: int | None) -> str:
+    return os.strerror(code).lower() if code else "failed"

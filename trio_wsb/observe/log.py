@@ -1,0 +1,106 @@
+"""The daemon's log: structlog, as text for people or JSON for machines, on standard error or in a file.
+
+A log that cannot be written never stops traffic: the lines are lost, nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import structlog
+
+LogFormat = Literal["console", "json"]
+
+LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
+"""Traefik's names for the levels."""
+
+
+class _Unbreakable:
+    """A text stream that swallows what the system refuses to write (a full disk, a pipe that nobody reads)."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+class LogOutput:
+    """Where the log goes and how; `configure` may be called again at any time, as a reload does.
+
+    Resource handling: owns the file that it opened; `close` closes it.
+    """
+
+    def __init__(self) -> None:
+        self._path: str | None = None
+        self._file: IO[str] | None = None
+
+    def configure(self, *, level: str, form: LogFormat, path: str | None) -> None:
+        """Write lines of `level` and above as `form`, to the file at `path` or to standard error.
+
+        Raises:
+          OSError: the file cannot be opened; the log goes on as before.
+
+        """
+        if path != self._path:
+            opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None
+            self.close()
+            self._path, self._file = path, opened
+        stream: IO[str] = self._file or sys.stderr
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=form == "json", key="time"),
+                *_renderer(form, colors=path is None and _is_terminal(stream)),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            logger_factory=structlog.WriteLoggerFactory(_Unbreakable(stream)),  # type: ignore[arg-type]
+            cache_logger_on_first_use=False,  # the level may change with every reload
+        )
+
+    def close(self) -> None:
+        """Close the file, if one is open; the log goes to standard error again."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                pass
+        self._file = self._path = None
+
+
+def _renderer(form: LogFormat, *, colors: bool) -> list[Any]:
+    if form == "json":
+        return [
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("msg"),
+            structlog.processors.JSONRenderer(),
+        ]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=26,
+            timestamp_key="time",
+            sort_keys=False,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
+
+
+def _is_terminal(stream: IO[str]) -> bool:
+    try:
+        return stream.isatty()
+    except (ValueError, io.UnsupportedOperation):
+        return False

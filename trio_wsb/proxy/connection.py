@@ -1,0 +1,189 @@
+"""One client's life, from the accepted socket to its end.
+
+    accepted -> head -> routed -> upgrade -> session
+                 ^         |
+                 |         +----> plain request -> answered
+                 +---- keep-alive ------+
+
+Every way out closes the client's channel; every refusal is one answer and one log line.
+"""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+import trio
+
+from trio_wsb.errors import BadRequest, HTTPError
+from trio_wsb.http.answers import error_response, text_response
+from trio_wsb.http.head import RequestHead
+from trio_wsb.http.reader import RequestReader
+from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
+from trio_wsb.proxy.plain import ClientLeft, ResponseCutOff, proxy_request
+from trio_wsb.proxy.request import Peer, ProxiedRequest
+from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
+from trio_wsb.proxy.session import Session
+from trio_wsb.proxy.upgrade import open_session
+from trio_wsb.routing.request import RequestView, normal_path
+from trio_wsb.websocket.handshake import check_request, is_upgrade
+
+log = structlog.stdlib.get_logger("trio_wsb.connection")
+
+PING_PATH = "/ping"
+
+REFUSAL_TIMEOUT = 2.0
+"""Seconds that a refused client gets to read its answer."""
+
+REFUSAL_LIMIT = 1 << 20
+"""Bytes that a refused client may still send meanwhile."""
+
+
+class Connection:
+    """A client connection.
+
+    Resource handling: owns the channel from its creation; it is closed when `run` returns or is cancelled.
+    """
+
+    def __init__(self, proxy: Proxy, entry_point: str, channel: ByteChannel, peer: Peer) -> None:
+        self._proxy = proxy
+        self._entry_point = entry_point
+        self._channel = channel
+        self._peer = peer
+        self._reader = RequestReader()
+
+    async def run(self) -> None:
+        """Serve requests until one becomes a session, and that to its end; or until there are no more."""
+        try:
+            session = await self._serve_requests()
+            if session is not None:
+                # Sessions live for hours, and by the thousand: nothing of the handshake may live with them.
+                del self._reader
+                await self._proxy.sessions.run(session)
+        except ClientLeft:
+            pass
+        except ResponseCutOff:
+            self._channel.abort()
+        finally:
+            self._channel.close()
+
+    async def _serve_requests(self) -> Session | None:
+        first = True
+        while True:
+            # Looked up anew for each request: a reload may have changed or removed it.
+            entry = self._proxy.runtime.entry_points.get(self._entry_point)
+            if entry is None:
+                return None
+            try:
+                head = await self._receive_head(entry, first=first)
+                if head is None:
+                    return None
+                found = await self._answer(entry, head)
+            except HTTPError as error:
+                await self._refuse(entry, error)
+                return None
+            if isinstance(found, Session):
+                return found
+            if not found:
+                await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
+                return None
+            first = False
+
+    async def _receive_head(self, entry: EntryPointRuntime, *, first: bool) -> RequestHead | None:
+        """Return the next request's head, or None when the client has no more.
+
+        A head must be complete `read_timeout` after the connection, or its first byte, came: an absolute
+        deadline, since a slow sender can keep any other one from passing.
+        """
+        reader = self._reader
+        head = reader.next_head()  # a pipelined request may be here already
+        if head is not None:
+            return head
+        if not first and not reader.started and not await self._receive_next(entry):
+            return None
+        with trio.move_on_after(entry.read_timeout or math.inf):
+            while (head := reader.next_head()) is None:
+                if not await self._receive():
+                    return None
+            return head
+        if reader.started:
+            raise BadRequest(408, "the request head did not come in time")
+        return None  # a connection opened in advance and not used: nothing to complain about
+
+    async def _receive_next(self, entry: EntryPointRuntime) -> bool:
+        """Wait for the first byte of another request; whether one came."""
+        if self._proxy.stopping:
+            return False
+        with trio.move_on_after(entry.idle_timeout or math.inf) as idle:
+            self._proxy.idle_begins(idle)
+            try:
+                return await self._receive()
+            finally:
+                self._proxy.idle_ends(idle)
+        return False
+
+    async def _receive(self) -> bool:
+        scratch = self._proxy.scratch
+        try:
+            received = await receive_some(self._channel, scratch)
+        except OSError:
+            return False
+        self._reader.feed(scratch[:received])
+        return received > 0
+
+    async def _answer(self, entry: EntryPointRuntime, head: RequestHead) -> Session | bool:
+        """Answer one request; the session it became, or whether the connection can serve another one."""
+        if entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}:
+            return await self._answer_ping(entry, head)
+        found = entry.routers.find(RequestView(head.host, normal_path(head.path)))
+        if found is None:
+            raise HTTPError(404, "404 page not found")
+        router, service = found
+        request = ProxiedRequest(
+            self._proxy, entry, router, service, self._peer, self._channel, self._reader, head
+        )
+        if not is_upgrade(head):
+            return await proxy_request(request)
+        check_request(head)
+        return await open_session(request) or False
+
+    async def _answer_ping(self, entry: EntryPointRuntime, head: RequestHead) -> bool:
+        stopping = self._proxy.stopping
+        keep_alive = head.keep_alive and not stopping and not head.framing.has_body
+        status = entry.ping_status_stopping if stopping else 200
+        text = "stopping" if stopping else "OK"
+        await self._send(text_response(status, text, head_only=head.method == "HEAD", close=not keep_alive))
+        return keep_alive
+
+    async def _refuse(self, entry: EntryPointRuntime, error: HTTPError) -> None:
+        # Traffic that a stranger can send at will is logged below the level of what an operator must see.
+        emit = log.warning if error.status >= 500 else log.info
+        emit(
+            "request refused",
+            client=self._peer.text,
+            entryPoint=entry.name,
+            status=error.status,
+            reason=error.reason,
+        )
+        await self._send(error_response(error.status, error.reason, error.headers))
+        await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
+
+    async def _send(self, data: bytes) -> None:
+        with trio.move_on_after(REFUSAL_TIMEOUT):
+            try:
+                await send_all(self._channel, data)
+            except OSError as error:
+                raise ClientLeft from error
+            return
+        raise ClientLeft
+
+
+async def refuse_connection(channel: ByteChannel, scratch: memoryview) -> None:
+    """Answer a connection over the entry point's limit with 503, without reading its request; closes it."""
+    answer = error_response(503, "too many connections", (("Retry-After", "5"),))
+    try:
+        channel.send(answer)
+    except OSError:
+        channel.close()
+        return
+    await linger(channel, scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)

@@ -1,0 +1,245 @@
+"""Plain requests: what is no upgrade is proxied too, streamed in both directions in constant memory.
+
+Each request gets a backend connection of its own, which is never used again: what cannot be shared cannot be
+smuggled into.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from trio_wsb.balancing.backend import Backend
+from trio_wsb.errors import BadRequest, BadResponse, HTTPError
+from trio_wsb.http.body import BodyScanner, request_body, response_body
+from trio_wsb.http.forward import downstream_framing, downstream_head, upstream_head
+from trio_wsb.http.framing import NO_BODY, FramingKind
+from trio_wsb.http.head import ResponseHead
+from trio_wsb.http.reader import ResponseReader
+from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_shared
+from trio_wsb.proxy.request import ProxiedRequest
+from trio_wsb.proxy.upstream import Silence, Tries, log_failure, receive_response_head
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods that may be repeated when it is not known whether they were acted on (RFC 9110 section 9.2.2)."""
+
+
+class ClientLeft(Exception):
+    """The client went away, or takes no more of its answer."""
+
+
+class ResponseCutOff(Exception):
+    """The backend broke its response off; the client can only be told by a reset of its connection."""
+
+
+async def proxy_request(request: ProxiedRequest) -> bool:
+    """Answer a plain request from a backend; whether the client's connection can serve another one.
+
+    A backend that cannot be reached is replaced by the next best; one that ends the connection before any
+    answer is too, if the request is idempotent and has no body.
+
+    Raises:
+      HTTPError: nothing was sent to the client yet; answer with it and close.
+      ResponseCutOff: the response broke off; abort the client's connection.
+      ClientLeft: the client did.
+
+    """
+    head = request.head
+    repeatable = head.method in IDEMPOTENT and not head.framing.has_body
+    tries = Tries(request.service, request.client)
+    while True:
+        backend, upstream = await tries.connect()
+        counted_out = False
+        try:
+            return await _Exchange(request, backend, upstream).run()
+        except Silence as error:
+            counted_out = True
+            tries.failed(backend, "the connection ended before an answer")
+            if not repeatable:
+                raise HTTPError(502, "the backend ended the connection before an answer") from error
+        except (BadResponse, ResponseCutOff) as error:
+            counted_out = True
+            log_failure(request.service.name, backend, str(error) or "the response broke off")
+            raise
+        finally:
+            upstream.close()
+            if not counted_out:
+                backend.handshake_ended(trio.current_time())
+
+
+class _Exchange:
+    """One request and its response over one backend connection."""
+
+    def __init__(self, request: ProxiedRequest, backend: Backend, upstream: ByteChannel) -> None:
+        self._request = request
+        self._backend = backend
+        self._upstream = upstream
+        self._body_sent = not request.head.framing.has_body
+        self._body_fault: HTTPError | None = None
+        self._head_scope = trio.CancelScope()
+
+    async def run(self) -> bool:
+        """Send the request and pass the response on, as `proxy_request` says."""
+        request, service = self._request, self._request.service
+        head = upstream_head(
+            request.head,
+            upgrade=False,
+            policy=request.entry.policy,
+            peer=request.peer.address,
+            entry_scheme="http",
+            entry_port=request.entry.port,
+            server_name=request.proxy.server_name,
+            host=None if service.pass_host_header else self._backend.url.authority,
+        )
+        keep_alive, fault = False, None
+        async with trio.open_nursery() as nursery:
+            try:
+                keep_alive = await self._converse(nursery, head)
+            except (HTTPError, Silence, ClientLeft, ResponseCutOff) as error:
+                fault = error  # raised outside, for a nursery would wrap it in a group
+            # An answer may come before the end of the request (413, say); the rest of the body is not waited for.
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+        return keep_alive and self._body_sent
+
+    async def _converse(self, nursery: trio.Nursery, head: bytes) -> bool:
+        request = self._request
+        try:
+            await send_all(self._upstream, head)
+        except OSError as error:
+            raise Silence from error
+        if self._body_sent:
+            self._limit_answer()
+        else:
+            nursery.start_soon(self._send_body)
+        reader = ResponseReader()
+        answer = None
+        with self._head_scope:
+            answer = await self._receive_answer(reader)
+        if answer is None:
+            raise self._body_fault or HTTPError(504, "the backend did not answer in time")
+        keep_alive = request.head.keep_alive and not request.proxy.stopping
+        return await forward_response(request, self._upstream, answer, reader, keep_alive=keep_alive)
+
+    async def _receive_answer(self, reader: ResponseReader) -> ResponseHead:
+        """Return the final response head; interim ones are passed on (RFC 9110 section 15.2)."""
+        request = self._request
+        while True:
+            answer = await receive_response_head(self._upstream, reader, request.proxy.scratch)
+            if answer.status == 101:
+                raise BadResponse("the backend switched protocols without being asked")
+            if answer.status >= 200:
+                return answer
+            if request.head.version >= (1, 1):
+                interim = downstream_head(answer, upgrade=False, framing=NO_BODY, keep_alive=True)
+                await _to_client(request, interim)
+
+    def _limit_answer(self) -> None:
+        timeout = self._request.service.transport.response_header_timeout
+        self._head_scope.deadline = trio.current_time() + (timeout or math.inf)
+
+    async def _send_body(self) -> None:
+        """Pass the request's body on. A fault of the client ends the wait for the answer with that fault."""
+        request = self._request
+        scratch = request.proxy.scratch
+        try:
+            body = request_body(request.head)
+            data = memoryview(request.reader.take_rest())
+            while True:
+                size = body.feed(data)
+                with trio.fail_after(request.service.write_timeout or math.inf):
+                    await send_shared(self._upstream, data[:size])
+                if body.done:
+                    request.reader.feed(data[size:])
+                    break
+                data = scratch[: await self._receive_body()]
+        except HTTPError as fault:
+            self._body_fault = fault
+            self._head_scope.cancel()
+        except (OSError, trio.TooSlowError):
+            # The backend takes no more of it; it may have answered all the same (RFC 9112 section 9.5).
+            self._limit_answer()
+        else:
+            self._body_sent = True
+            self._limit_answer()
+
+    async def _receive_body(self) -> int:
+        """Receive more of the body into the scratch buffer and return how many bytes."""
+        request = self._request
+        with trio.move_on_after(request.entry.read_timeout or math.inf):
+            try:
+                received = await receive_some(request.channel, request.proxy.scratch)
+            except OSError:
+                received = 0
+            if not received:
+                raise BadRequest(400, "the request's body was cut off")
+            return received
+        raise BadRequest(408, "the request's body did not come in time")
+
+
+async def forward_response(
+    request: ProxiedRequest,
+    upstream: ByteChannel,
+    answer: ResponseHead,
+    reader: ResponseReader,
+    *,
+    keep_alive: bool,
+) -> bool:
+    """Pass a final response on, head and body; whether the client's connection can serve another request.
+
+    Args:
+      request: what it answers.
+      upstream: where the body comes from; stays the caller's.
+      answer: the response's head.
+      reader: holds what came after the head.
+      keep_alive: whether another request would be welcome.
+
+    Raises:
+      BadResponse: the response's framing is wrong; nothing was sent yet.
+      ResponseCutOff: the response broke off; abort the client's connection.
+      ClientLeft: the client did.
+
+    """
+    head, scratch = request.head, request.proxy.scratch
+    body = response_body(answer, head.method)
+    framing = downstream_framing(body.framing, head.version)
+    keep_alive = keep_alive and framing.kind is not FramingKind.UNTIL_CLOSE
+    await _to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
+    bare = framing is not body.framing  # chunks are taken off for a client that does not know them
+    data = memoryview(reader.take_rest())
+    try:
+        while True:
+            if bare:
+                _, pieces = body.feed_data(data)
+                for piece in tuple(map(bytes, pieces)):
+                    await _to_client(request, piece)
+            else:
+                size = body.feed(data)
+                await _body_to_client(request, data[:size])
+            if body.done:
+                break
+            # How long a backend may think between two pieces is its own affair: there are long polls and event streams.
+            received = await receive_some(upstream, scratch)
+            if not received:
+                body.finish()
+                break
+            data = scratch[:received]
+    except (HTTPError, OSError) as error:
+        raise ResponseCutOff from error
+    return keep_alive
+
+
+async def _to_client(request: ProxiedRequest, data: bytes) -> None:
+    await _body_to_client(request, memoryview(data))
+
+
+async def _body_to_client(request: ProxiedRequest, data: memoryview) -> None:
+    with trio.move_on_after(request.service.write_timeout or math.inf):
+        try:
+            await send_shared(request.channel, data)
+        except OSError as error:
+            raise ClientLeft from error
+        return
+    raise ClientLeft

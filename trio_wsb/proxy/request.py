@@ -1,0 +1,45 @@
+"""One request on its way through: what the connection knows of it, handed to whoever answers it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from trio_wsb.addresses import IPAddress
+from trio_wsb.http.forward import client_address
+from trio_wsb.http.head import RequestHead
+from trio_wsb.http.reader import RequestReader
+from trio_wsb.net.channel import ByteChannel
+from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, ServiceRuntime
+
+
+@frozen
+class Peer:
+    """Who is at the other end of a client connection."""
+
+    address: IPAddress | None
+    """None on a Unix socket."""
+    text: str
+    """Address and port, for the log."""
+
+
+@frozen
+class ProxiedRequest:
+    """A request for which a router and a service were found.
+
+    `reader` holds what the client sent after the head. The channel stays the connection's, except that a
+    session takes it over.
+    """
+
+    proxy: Proxy
+    entry: EntryPointRuntime
+    router: str
+    service: ServiceRuntime
+    peer: Peer
+    channel: ByteChannel
+    reader: RequestReader
+    head: RequestHead
+
+    @property
+    def client(self) -> IPAddress | None:
+        """The client's address: the peer's, or what a trusted peer says that it is."""
+        return client_address(self.peer.address, self.head.headers, self.entry.policy)

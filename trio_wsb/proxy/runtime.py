@@ -1,0 +1,98 @@
+"""The runtime snapshot: a checked configuration turned into what a connection asks for.
+
+Every value here is immutable; a reload builds a whole new `Runtime` and one assignment swaps it in. What must
+outlive a reload (backends, counts, sessions) is only referred to: it lives in the tables that `Proxy` owns.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+from collections.abc import Mapping
+
+import trio
+from attrs import frozen
+
+from trio_wsb.balancing.pool import Pool
+from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.proxy.relay import SCRATCH_SIZE
+from trio_wsb.proxy.session import SessionTable
+from trio_wsb.proxy.sweeper import Sweeper
+from trio_wsb.routing.table import RouterTable
+
+
+@frozen
+class TransportRuntime:
+    """How connections to the backends of a service are made. Times in seconds, 0 is no limit."""
+
+    dial_timeout: float
+    response_header_timeout: float
+    tls: ssl.SSLContext | None
+    server_name: str | None
+
+
+@frozen
+class ServiceRuntime:
+    """A service: whom to choose from and how to talk to the chosen one."""
+
+    name: str
+    pool: Pool
+    transport: TransportRuntime
+    pass_host_header: bool
+    write_timeout: float
+
+
+@frozen
+class EntryPointRuntime:
+    """An entry point: limits, trust, and the routers that it offers requests to. Times in seconds."""
+
+    name: str
+    port: int
+    read_timeout: float
+    idle_timeout: float
+    max_connections: int
+    accept_grace: float
+    grace: float
+    policy: ForwardPolicy
+    ping: bool
+    ping_status_stopping: int
+    routers: RouterTable[ServiceRuntime]
+
+
+@frozen
+class Runtime:
+    """One configuration, ready to serve."""
+
+    entry_points: Mapping[str, EntryPointRuntime]
+
+
+class Proxy:
+    """What every connection shares: the current runtime, and the state that outlives it."""
+
+    def __init__(self, runtime: Runtime, *, server_name: str = "") -> None:
+        self.runtime = runtime
+        """Replaced as a whole by a reload; a connection looks it up for each request."""
+        self.server_name = server_name
+        """This host's name, for X-Forwarded-Server; "" sends none."""
+        self.sessions = SessionTable()
+        self.sweeper = Sweeper()
+        self.connections: Counter[str] = Counter()
+        """Open client connections by entry point."""
+        self.stopping = False
+        self.scratch = memoryview(bytearray(SCRATCH_SIZE))
+        """Receive buffer of all connections: what is read is used up or copied before the next checkpoint."""
+        self._idle: set[trio.CancelScope] = set()
+
+    def stop(self) -> None:
+        """From now on: /ping says so, requests are the last of their connections, idle ones end."""
+        self.stopping = True
+        for scope in self._idle:
+            scope.cancel()
+
+    def idle_begins(self, scope: trio.CancelScope) -> None:
+        """`scope` waits for a client's next request; a stop may cancel it."""
+        self._idle.add(scope)
+
+    def idle_ends(self, scope: trio.CancelScope) -> None:
+        """`scope` is needed again, or over."""
+        self._idle.discard(scope)

@@ -1,0 +1,140 @@
+"""The upgrade: from a client's opening handshake to a session, or to the backend's refusal.
+
+A byte tunnel exists only after the backend's 101 was checked (RFC 6455 section 4.1). Until then what the
+client sends early is held; on any other answer it is thrown away with the connection, for it is the way in
+which requests are smuggled past a proxy that believes in an upgrade which did not happen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from trio_wsb.balancing.backend import Backend
+from trio_wsb.errors import HTTPError
+from trio_wsb.http.forward import downstream_head, upstream_head
+from trio_wsb.http.framing import NO_BODY
+from trio_wsb.http.head import ResponseHead
+from trio_wsb.http.reader import ResponseReader
+from trio_wsb.net.channel import ByteChannel, send_all
+from trio_wsb.proxy.plain import ClientLeft, forward_response
+from trio_wsb.proxy.relay import Relay
+from trio_wsb.proxy.request import ProxiedRequest
+from trio_wsb.proxy.session import Session
+from trio_wsb.proxy.upstream import Silence, Tries, log_failure, receive_response_head
+from trio_wsb.websocket.handshake import check_answer, offered_protocols
+
+
+async def open_session(request: ProxiedRequest) -> Session | None:
+    """Open a session for a checked handshake, or pass the backend's refusal on and return None.
+
+    A backend that cannot be reached, or whose connection ends before any answer, is replaced by the next
+    best; one that takes too long is not, for it may have acted on the request.
+
+    The session that is returned owns the client's channel; otherwise the caller still does, and must
+    close it without reading another request.
+
+    Raises:
+      HTTPError: there is no session and nothing was sent to the client yet.
+      ClientLeft: the client did not take the 101, or the refusal.
+
+    """
+    tries = Tries(request.service, request.client)
+    while True:
+        backend, upstream = await tries.connect()
+        counted_out = False
+        try:
+            reader = ResponseReader()
+            try:
+                answer = await _ask(request, backend, upstream, reader)
+                if answer.status == 101:
+                    return await _accept(request, backend, upstream, answer, reader, tries.count)
+            except Silence:
+                counted_out = True
+                tries.failed(backend, "the connection ended before an answer")
+                upstream.close()
+                continue
+            except HTTPError as error:
+                counted_out = True
+                log_failure(request.service.name, backend, error.reason)
+                raise
+            counted_out = True
+            backend.handshake_ended(trio.current_time())
+            await forward_response(request, upstream, answer, reader, keep_alive=False)
+            upstream.close()
+            return None
+        except BaseException:
+            if not counted_out:
+                backend.handshake_ended()
+            upstream.close()
+            raise
+
+
+async def _ask(
+    request: ProxiedRequest, backend: Backend, upstream: ByteChannel, reader: ResponseReader
+) -> ResponseHead:
+    """Send the handshake and return the backend's final answer."""
+    service = request.service
+    head = upstream_head(
+        request.head,
+        upgrade=True,
+        policy=request.entry.policy,
+        peer=request.peer.address,
+        entry_scheme="http",
+        entry_port=request.entry.port,
+        server_name=request.proxy.server_name,
+        host=None if service.pass_host_header else backend.url.authority,
+    )
+    with trio.move_on_after(service.transport.response_header_timeout or math.inf):
+        try:
+            await send_all(upstream, head)
+        except OSError as error:
+            raise Silence from error
+        while True:
+            answer = await receive_response_head(upstream, reader, request.proxy.scratch)
+            # Interim answers (RFC 9110 section 15.2) say nothing that a handshake needs.
+            if answer.status >= 200 or answer.status == 101:
+                return answer
+    raise HTTPError(504, "the backend did not answer the handshake in time")
+
+
+async def _accept(
+    request: ProxiedRequest,
+    backend: Backend,
+    upstream: ByteChannel,
+    answer: ResponseHead,
+    reader: ResponseReader,
+    tries: int,
+) -> Session:
+    """Check the 101, pass it on and make the session."""
+    proxy, service, head = request.proxy, request.service, request.head
+    check_answer(answer, head.headers.get("sec-websocket-key") or "", offered_protocols(head))
+    accepted = downstream_head(answer, upgrade=True, framing=NO_BODY, keep_alive=True)
+    with trio.move_on_after(service.write_timeout or math.inf) as sending:
+        try:
+            await send_all(request.channel, accepted)
+        except OSError as error:
+            raise ClientLeft from error
+    if sending.cancelled_caught:
+        raise ClientLeft
+    relay = Relay(
+        request.channel,
+        upstream,
+        scratch=proxy.scratch,
+        write_timeout=service.write_timeout,
+        watch=proxy.sweeper.watch,
+        client_early=request.reader.take_rest(),
+        backend_early=reader.take_rest(),
+    )
+    return Session(
+        relay=relay,
+        backend=backend,
+        service=service.name,
+        router=request.router,
+        entry_point=request.entry.name,
+        client=request.peer.text,
+        host=head.host,
+        path=head.path,
+        tries=tries,
+    )
