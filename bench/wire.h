@@ -210,9 +210,9 @@ static inline void mask_copy(uint8_t *restrict out, const uint8_t *restrict in, 
         out[i] = in[i] ^ turned[i & 7];
 }
 
-/* No Nagle delay, and Reno whatever the system's default is: a congestion control that paces (BBR) costs a
- * quarter of the messages that the two ends can exchange, and would make them the bottleneck. An accepted
- * socket inherits both. The proxy between them keeps the system's default.
+/* No Nagle delay, and Reno whatever the system's default is: a congestion control that paces (BBR) takes time
+ * that the two ends should leave to what is measured. An accepted socket inherits both. The proxy between
+ * them keeps the system's default.
  */
 static inline void tune(int fd)
 {

@@ -52,7 +52,7 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def chunked_bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
     """Return a payload and a chunked body that carries it, with extensions and trailers."""
     pieces = draw(st.lists(st.binary(min_size=1, max_size=50), max_size=6))
-    extensions = st.sampled_from(["", ";a", ";a=b", ' ; a = "x;\\"y"', ";a;b=c"])
+    extensions = st.sampled_from(["", ";a", ";a=b", '; a = "x;\\"y"', ";a;b=c"])
     zeros = st.sampled_from(["", "0", "000"])
     trailers = st.sampled_from(["", "Checksum: abc\r\n", "A: \r\nServer-Timing: db;dur=1\r\n"])
     body = b""

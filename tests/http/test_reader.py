@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.http import strategies
 from trio_wsb.errors import BadRequest, BadResponse, HTTPError
-from trio_wsb.http.head import HeadLimits, RequestHead, parse_request_head, parse_response_head
+from trio_wsb.http.head import HeadLimits, RequestHead, ResponseHead, parse_request_head, parse_response_head
 from trio_wsb.http.reader import HeadReader, RequestReader, ResponseReader
 
 REQUEST = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nX: 1\r\n\r\n"
@@ -39,16 +39,13 @@ def refused_after(data: bytes, reader: RequestReader | None = None) -> tuple[int
 
 def test_a_head_and_what_follows() -> None:
     reader = RequestReader()
-    assert not reader.started
-    assert reader.next_head() is None
+    assert (reader.started, reader.next_head()) == (False, None)
     reader.feed(REQUEST + b"\r\nearly \x00\n")
-    assert reader.started
+    assert (reader.started, reader.buffered) == (True, len(REQUEST) + 10)
     head = reader.next_head()
     assert head == parse_request_head(REQUEST)
-    assert reader.buffered == 9
     assert reader.take_rest() == b"\r\nearly \x00\n"
-    assert reader.buffered == 0
-    assert not reader.started
+    assert (reader.started, reader.buffered) == (False, 0)
     assert reader.take_rest() == b""
 
 
@@ -74,7 +71,7 @@ def test_what_follows_a_body_is_fed_again() -> None:
 def test_any_cut_gives_the_same_requests(data: st.DataObject) -> None:
     heads = data.draw(st.lists(strategies.request_heads(), min_size=1, max_size=3))
     reader = RequestReader()
-    found = []
+    found: list[RequestHead] = []
     for piece in data.draw(strategies.cuts(b"".join(heads))):
         reader.feed(piece)
         while (head := reader.next_head()) is not None:
@@ -87,7 +84,7 @@ def test_any_cut_gives_the_same_requests(data: st.DataObject) -> None:
 def test_any_cut_gives_the_same_response(data: st.DataObject) -> None:
     head = data.draw(strategies.response_heads())
     reader = ResponseReader()
-    found = []
+    found: list[ResponseHead] = []
     for piece in data.draw(strategies.cuts(head + b"\r\n\r\nbody")):
         reader.feed(piece)
         if not found and (response := reader.next_head()) is not None:
@@ -202,11 +199,9 @@ def test_a_hundred_kilobyte_field_is_431() -> None:
 def test_a_few_empty_lines_are_skipped() -> None:
     reader = RequestReader()
     reader.feed(b"\r\n")
-    assert reader.next_head() is None
-    assert not reader.started
+    assert (reader.next_head(), reader.started) == (None, False)
     reader.feed(b"\r")
-    assert reader.next_head() is None
-    assert reader.started
+    assert (reader.next_head(), reader.started) == (None, True)
     reader.feed(b"\n" + REQUEST + b"\r\n" + REQUEST)
     assert reader.next_head() is not None
     assert reader.next_head() is not None

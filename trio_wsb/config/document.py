@@ -6,21 +6,20 @@ to the checks between parts; what follows only from the cut is not reported.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 from attrs import define, field
 from cattrs import BaseValidationError
 
-from trio_wsb.config.model import Config, default_entry_points
+from trio_wsb.config.model import Config
 from trio_wsb.config.problems import Finding, KeyPath, Problem, format_path
-from trio_wsb.config.shortform import ENTRY_POINT, NAME, expand
+from trio_wsb.config.shortform import ENTRY_POINT, NAME, Expansion, expand
 from trio_wsb.config.structure import WrongValue, findings, structure
 from trio_wsb.config.validate import Names, names_of, validate
 from trio_wsb.config.yamltree import ListNode, MapNode, Mark, Tree, compose
 
 _MOST_CUTS = 16
-"""Rounds of cutting; a missing key takes its section with it, and the model is nine levels deep."""
+"""Rounds of cutting; a missing key takes what it is missing in with it, and the model is nine levels deep."""
 
 
 @define
@@ -28,7 +27,7 @@ class Document:
     """A document after reading.
 
     `config` is the long form of what fits the model: complete when `problems` has no error, else only good for
-    checking further. `names` is what it defines, broken parts included.
+    checking further. `names` is what the document defines, broken parts included.
     """
 
     tree: Tree
@@ -39,61 +38,95 @@ class Document:
     _cut: list[KeyPath] = field(factory=list)
 
     def judge(self, names: Names) -> None:
-        """Add to `problems` what does not hold between the parts, where references may lead to any of `names`."""
+        """Add to `problems` what does not hold between the parts; references may lead to any of `names` as well."""
         if self.config is not None:
             self.add(validate(self.config, names | self.names))
 
     def add(self, found: Iterable[Finding]) -> None:
-        """Add findings on the long form to `problems`, at the place that each goes back to."""
+        """Add `found` to `problems`, each where it goes back to in the text."""
         for finding in found:
             path = _origin(finding.path, self._origins)
-            if finding.code == "empty" and any(cut[: len(path)] == path for cut in self._cut):
-                continue
-            self._note(finding, path)
+            if finding.code != "empty" or not any(cut[: len(path)] == path for cut in self._cut):
+                self.problems.append(self._place(finding, path))
 
-    def locate(self, path: KeyPath) -> tuple[KeyPath, Mark, Mark]:
-        """Return the part of `path` that the text has, and where its key and its value begin.
-
-        The last step into a list counts items as the model does; the path returned counts as the file does.
-        """
-        node, found = self.tree.root, ()
-        key_mark = value_mark = self.tree.mark
-        real: KeyPath = found
-        for step in path:
-            if isinstance(node, MapNode) and isinstance(step, str) and step in node.marks:
-                key_mark, value_mark = node.marks[step]
-                node = node.get(step)
-                real = (*real, step)
-            elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node):
-                key_mark = value_mark = node.marks[node.indices[step]]
-                real = (*real, node.indices[step])
-                node = node[step]
+    def structure(self) -> None:
+        """Fit the tree to the model, noting and cutting out what does not."""
+        defined = _defined(self.tree.root)
+        # Where the text itself is wrong, the value is a stand-in, and what is wrong with that says nothing new.
+        wrong = {(problem.line, problem.column) for problem in self.tree.problems}
+        for cutting in range(_MOST_CUTS):
+            try:
+                expansion = expand(structure(self.tree.root))
+            except (BaseValidationError, WrongValue) as error:
+                found = findings(error, self.tree.root)
+                if not cutting:
+                    placed = [self._place(finding, finding.path) for finding in found]
+                    self.problems += [each for each in placed if (each.line, each.column) not in wrong]
+                if not all(finding.path for finding in found):
+                    return
+                self._cut_out(found)
             else:
-                break
-        return real, key_mark, value_mark
+                self._expand(expansion, defined)
+                return
 
-    def _note(self, finding: Finding, path: KeyPath) -> None:
-        real, key_mark, value_mark = self.locate(path)
+    def _expand(self, expansion: Expansion, defined: Names) -> None:
+        self.config = expansion.config
+        self.names = defined | names_of(expansion.config)
+        self._origins = expansion.origins
+        self.add(expansion.findings)
+
+    def _cut_out(self, found: Iterable[Finding]) -> None:
+        # Everything is looked up before anything goes: lists close up, and aliases lead to one node twice.
+        doomed: dict[int, tuple[object, set[str | int]]] = {}
+        for finding in found:
+            node = self.tree.root
+            for step in finding.path[:-1]:
+                node = _child(node, step)
+            doomed.setdefault(id(node), (node, set()))[1].add(finding.path[-1])
+            if finding.severity == "error":
+                self._cut.append(finding.path)
+        for node, steps in doomed.values():
+            if isinstance(node, MapNode):
+                for key in steps:
+                    node.pop(str(key), None)
+            elif isinstance(node, ListNode):
+                left = [index for index in range(len(node)) if index not in steps]
+                node.indices[:] = [node.indices[index] for index in left]
+                node[:] = [node[index] for index in left]
+
+    def _place(self, finding: Finding, path: KeyPath) -> Problem:
+        real, key_mark, value_mark = self._locate(path)
         mark = key_mark if finding.at == "key" or len(real) < len(path) else value_mark
         column = mark.column
-        if finding.offset and value_mark.text >= 0:
-            column += value_mark.text + finding.offset
+        if finding.offset and mark is value_mark and mark.text >= 0:
+            column += mark.text + finding.offset
         message = finding.message
         if finding.other is not None:
-            other, _, there = self.locate(_origin(finding.other, self._origins))
-            message += f" {format_path(other)}, line {there.line}"
-        self.problems.append(
-            Problem(
-                self.tree.file,
-                mark.line,
-                column,
-                format_path(real),
-                message,
-                finding.hint,
-                finding.severity,
-                finding.code,
-            )
+            other, _, there = self._locate(_origin(finding.other, self._origins))
+            message += f" {format_path(other)} in line {there.line}"
+        file, key_path = self.tree.file, format_path(real)
+        return Problem(
+            file, mark.line, column, key_path, message, finding.hint, finding.severity, finding.code
         )
+
+    def _locate(self, path: KeyPath) -> tuple[KeyPath, Mark, Mark]:
+        """Return the part of `path` that the text has, and where its key and its value begin.
+
+        In `path` lists count what a cut has left of them; in the path returned they count as the text does.
+        """
+        node, found = self.tree.root, list[str | int]()
+        key_mark = value_mark = self.tree.mark
+        for step in path:
+            if isinstance(node, MapNode) and step in node.marks:
+                key_mark, value_mark = node.marks[str(step)]
+                found.append(step)
+            elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node):
+                key_mark = value_mark = node.marks[node.indices[step]]
+                found.append(node.indices[step])
+            else:
+                break
+            node = _child(node, step)
+        return tuple(found), key_mark, value_mark
 
 
 def read_document(data: bytes, file: str, *, libyaml: bool = True) -> Document:
@@ -109,34 +142,18 @@ def read_document(data: bytes, file: str, *, libyaml: bool = True) -> Document:
     """
     tree = compose(data, file, libyaml=libyaml)
     document = Document(tree, list(tree.problems))
-    if tree.root is None:
-        if not tree.problems:
-            hint = f"write a {NAME} section, or routers and services under http"
-            document.problems.append(Problem(file, 1, 1, "", "the file has no configuration", hint))
-        return document
-    names = _raw_names(tree.root)
-    noted = {(problem.line, problem.column) for problem in tree.problems}
-    for cutting in range(_MOST_CUTS):
-        try:
-            expansion = expand(structure(tree.root))
-        except (BaseValidationError, WrongValue) as error:
-            found = findings(error, tree.root)
-            if not cutting:
-                document.add(found)
-                _drop_consequences(document, noted, len(tree.problems))
-            _cut(document, found)
-        else:
-            document.config, document._origins = expansion.config, expansion.origins  # noqa: SLF001
-            document.names = names | names_of(expansion.config)
-            document.add(expansion.findings)
-            break
+    if tree.root is not None:
+        document.structure()
+    elif not tree.problems:
+        hint = f"write a {NAME} section, or routers and services under http"
+        document.problems.append(Problem(file, 1, 1, "", "the file has no configuration", hint))
     return document
 
 
-def _drop_consequences(document: Document, noted: set[tuple[int, int]], own: int) -> None:
-    """Drop problems at places where the text itself is wrong already."""
-    kept = [each for each in document.problems[own:] if (each.line, each.column) not in noted]
-    document.problems[own:] = kept
+def _child(node: object, step: str | int) -> object:
+    if isinstance(node, MapNode):
+        return node.get(str(step))
+    return node[step] if isinstance(node, ListNode) and isinstance(step, int) else None
 
 
 def _origin(path: KeyPath, origins: Mapping[KeyPath, KeyPath]) -> KeyPath:
@@ -146,13 +163,16 @@ def _origin(path: KeyPath, origins: Mapping[KeyPath, KeyPath]) -> KeyPath:
     return path
 
 
-def _cut(document: Document, found: Iterable[Finding]) -> None:
-    for finding in found:
-        if not finding.path:
-            document.tree.root.clear() if isinstance(document.tree.root, MapNode) else None
-            continue
-        ...
+def _defined(root: object) -> Names:
+    """Return the names that the text defines, whatever is wrong with what they name."""
 
+    def keys(*path: str) -> frozenset[str]:
+        node = root
+        for step in path:
+            node = _child(node, step)
+        return frozenset(node) if isinstance(node, MapNode) else frozenset()
 
-def _raw_names(root: object) -> Names:
-    ...
+    names = Names(keys("entryPoints"), keys("http", "services"), keys("http", "serversTransports"))
+    if NAME in keys():
+        names |= Names(frozenset({ENTRY_POINT}), frozenset({NAME}), frozenset({NAME}))
+    return names

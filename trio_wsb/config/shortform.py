@@ -174,7 +174,7 @@ def _http(http: HTTP, short: WSBalancer, origins: dict[KeyPath, KeyPath], findin
         findings.append(_twice((NAME, "services"), (NAME, "pods")))
     if urls is None:
         hint = f'write pods: ["http://backend1:8080", ...] below {NAME}'
-        findings.append(Finding((NAME,), "has no pods", hint))
+        findings.append(Finding((NAME,), "has no pods", hint, code="empty", at="key"))
         return http
     service = Service(
         LoadBalancer(

@@ -232,7 +232,7 @@ def _walk(error: Exception, node: object, path: KeyPath) -> Iterator[Finding]:
         for nested, note in error.group_exceptions()[0]:
             index = note.index
             if isinstance(node, ListNode) and isinstance(index, int):
-                yield from _walk(nested, node[index], (*path, node.indices[index]))
+                yield from _walk(nested, node[index], (*path, index))
             elif note.type is Name:
                 yield _finding(nested, (*path, index), "key")
             elif isinstance(node, MapNode):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterator, Mapping
 
-from attrs import evolve, field, frozen
+from attrs import frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress
-from trio_wsb.config.model import Config, LoadBalancer
+from trio_wsb.config.model import Config, EntryPoint, LoadBalancer
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
 
@@ -21,9 +21,9 @@ from trio_wsb.config.scalars import show
 class Names:
     """What references can lead to."""
 
-    entry_points: frozenset[str] = field(default=frozenset(), converter=frozenset)
-    services: frozenset[str] = field(default=frozenset(), converter=frozenset)
-    servers_transports: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    entry_points: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    servers_transports: frozenset[str] = frozenset()
 
     def __or__(self, other: Names) -> Names:
         return Names(
@@ -50,10 +50,10 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     yield from _references(config, names)
 
 
-def _entry_points(entry_points: Mapping[str, object]) -> Iterator[Finding]:
+def _entry_points(entry_points: Mapping[str, EntryPoint]) -> Iterator[Finding]:
     seen: list[tuple[str, ListenAddress]] = []
     for name, entry_point in entry_points.items():
-        address: ListenAddress = getattr(entry_point, "address")  # noqa: B009
+        address = entry_point.address
         taken = next((other for other, each in seen if _overlap(each, address)), None)
         if taken is not None:
             message = f'{address} is taken by the entry point "{taken}"'
@@ -122,12 +122,9 @@ def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> I
     if name in known:
         return
     near = nearest(name, known)
-    hint = f'did you mean "{near}"?' if near else f"define it, or name one of: {', '.join(sorted(known)[:10])}"
+    hint = (
+        f'did you mean "{near}"?' if near else f"define it, or name one of: {', '.join(sorted(known)[:10])}"
+    )
     if not known:
         hint = "define it"
     yield Finding(path, f"no {what} {show(name)} is defined", hint, "warning", "reference")
-
-
-def as_error(finding: Finding) -> Finding:
-    """Return `finding` as an error."""
-    return evolve(finding, severity="error")

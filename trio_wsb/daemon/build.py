@@ -34,18 +34,31 @@ DEFAULT_TRANSPORT = ServersTransport()
 
 
 @frozen
+class ClientTLS:
+    """A TLS context for connections to backends, and the settings and file contents that it was made from."""
+
+    source: tuple[object, ...]
+    context: ssl.SSLContext
+
+
+@frozen
 class Prepared:
     """A checked configuration with everything that takes time to load."""
 
     config: Config
     warnings: tuple[str, ...]
-    tls: Mapping[str | None, ssl.SSLContext]
-    """Client contexts by serversTransport name (None is the default one), for services that need one."""
+    tls: Mapping[str | None, ClientTLS]
+    """By serversTransport name (None is the default one), for services with a backend that needs it."""
 
     @property
     def addresses(self) -> dict[str, ListenAddress]:
         """Where each entry point listens."""
         return {name: entry.address for name, entry in self.config.entry_points.items()}
+
+    def tls_context(self, balancer: LoadBalancer) -> ssl.SSLContext | None:
+        """Return the context for the backends of `balancer`, None if they do not speak TLS."""
+        found = self.tls.get(balancer.servers_transport)
+        return None if found is None else found.context
 
 
 @frozen
@@ -57,20 +70,25 @@ class Built:
     backends: frozenset[BackendURL]
 
 
-def prepare(path: Path) -> Prepared:
+def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
     """Read, check and load everything; takes its time, so call it off the event loop.
+
+    Args:
+      path: the configuration file.
+      previous: what is in force; TLS contexts whose settings and files are the same are taken from it, so
+        that connections made with them go on being used.
 
     Raises:
       ConfigurationError: with every problem found.
 
     """
     loaded = load(path)
-    config = loaded.config
-    return Prepared(config, tuple(map(str, loaded.warnings)), _load_tls(config))
+    known = {} if previous is None else {tls.source: tls for tls in previous.tls.values()}
+    return Prepared(loaded.config, tuple(map(str, loaded.warnings)), _load_tls(loaded.config, known))
 
 
-def _load_tls(config: Config) -> dict[str | None, ssl.SSLContext]:
-    contexts: dict[str | None, ssl.SSLContext] = {}
+def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> dict[str | None, ClientTLS]:
+    contexts: dict[str | None, ClientTLS] = {}
     problems = []
     for service in config.http.services.values():
         balancer = service.load_balancer
@@ -78,11 +96,13 @@ def _load_tls(config: Config) -> dict[str | None, ssl.SSLContext]:
         if name in contexts or not any(server.url.tls for server in balancer.servers):
             continue
         transport = _transport(config, balancer)
+        verify, files = not transport.insecure_skip_verify, transport.root_cas
         try:
-            contexts[name] = client_context(
-                verify=not transport.insecure_skip_verify, root_cas=transport.root_cas
+            source = (verify, *((file, Path(file).read_bytes()) for file in files))
+            contexts[name] = known.get(source) or ClientTLS(
+                source, client_context(verify=verify, root_cas=files)
             )
-        except OSError as error:
+        except OSError as error:  # ssl.SSLError is one
             reason = error.strerror or getattr(error, "reason", None) or "no certificate in it"
             problems.append(f"http.serversTransports.{name}.rootCAs: cannot be used: {str(reason).lower()}")
     if problems:
@@ -149,7 +169,7 @@ class Builder:
             transport=TransportRuntime(
                 dial_timeout=transport.forwarding_timeouts.dial_timeout,
                 response_header_timeout=transport.forwarding_timeouts.response_header_timeout,
-                tls=prepared.tls.get(balancer.servers_transport),
+                tls=prepared.tls_context(balancer),
                 server_name=transport.server_name,
             ),
             pass_host_header=balancer.pass_host_header,
@@ -168,7 +188,8 @@ def _count_targets(prepared: Prepared, balancer: LoadBalancer) -> list[CountTarg
             field=count.field_name,
             interval=count.interval,
             timeout=count.timeout,
-            tls=prepared.tls.get(balancer.servers_transport) if server.url.tls else None,
+            ssl_context=prepared.tls_context(balancer) if server.url.tls else None,
+            server_name=_transport(prepared.config, balancer).server_name,
         )
         for server in balancer.servers
     ]

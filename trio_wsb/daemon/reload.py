@@ -30,6 +30,7 @@ class Reloader:
         """
         self._path = path
         self._apply = apply
+        self._current: Prepared | None = None
         self._wanted = trio.Event()
         self.succeeded = 0
         self.failed = 0
@@ -50,8 +51,9 @@ class Reloader:
         begun = trio.current_time()
         try:
             # Reading and parsing a megabyte of YAML takes a tenth of a second, and sessions must not wait.
-            prepared = await trio.to_thread.run_sync(prepare, self._path)
+            prepared = await trio.to_thread.run_sync(prepare, self._path, self._current)
             self._apply(prepared)
+            self._current = prepared
         except ConfigurationError as error:
             self.failed += 1
             for problem in error.problems:

@@ -36,6 +36,7 @@ from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.connection import Connection, refuse_connection
 from trio_wsb.proxy.request import Peer
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Runtime
+from trio_wsb.proxy.upstream import dial
 
 log = structlog.stdlib.get_logger("trio_wsb.daemon")
 
@@ -67,7 +68,7 @@ class Supervisor:
         self._counts = CountTable()
         self._refresher = CountRefresher(self._counts, self._backends, rng=rng)
         self._builder = Builder(self._backends, self._counts, rng)
-        self._proxy = Proxy(Runtime({}), server_name=socket.gethostname())
+        self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname())
         self._listeners = ListenerSet(self._accepted)
         self._reloader = Reloader(path, self._apply)
         self._connections: trio.Nursery | None = None

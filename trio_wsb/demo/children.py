@@ -46,6 +46,7 @@ class Child:
         if self._output is not None:
             os.set_blocking(self._output.fileno(), False)
         self._pending = b""
+        self._ended = trio.Event()
 
     @property
     def pid(self) -> int:
@@ -63,11 +64,22 @@ class Child:
             self.expected_to_end = True
         self._popen.send_signal(number)
 
-    async def wait(self) -> int:
-        """Wait for its end and return the exit status."""
+    async def wait(self) -> None:
+        """Wait for its end, which `watch` has to notice."""
+        await self._ended.wait()
+
+    async def watch(self) -> None:
+        """Wait for its end; to be run by one task, once.
+
+        Raises:
+          ChildDiedError: nobody had told it to end.
+
+        """
         while self._popen.poll() is None:
             await trio.lowlevel.wait_readable(self._pidfd)
-        return self._popen.returncode
+        self._ended.set()
+        if not self.expected_to_end:
+            raise self.death()
 
     async def read_line(self) -> str | None:
         """Return the next line of its standard output without its end, or None after the last one."""
@@ -135,17 +147,6 @@ class Children:
         self.all.append(child)
         return child
 
-    async def watch(self, child: Child) -> None:
-        """Wait for the child's end.
-
-        Raises:
-          ChildDiedError: nobody had told it to end.
-
-        """
-        await child.wait()
-        if not child.expected_to_end:
-            raise child.death()
-
     async def stop(self, children: Sequence[Child], grace: float) -> None:
         """Ask each to end with SIGTERM; after `grace` seconds kill those that did not."""
         for child in children:
@@ -153,8 +154,10 @@ class Children:
         with trio.move_on_after(grace):
             for child in children:
                 await child.wait()
+            return
         for child in children:
             child.send_signal(signal.SIGKILL)
+            await child.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -11,8 +11,9 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import httpx
@@ -46,6 +47,8 @@ START_TIMEOUT = 20.0
 """Time for one process to be ready, in seconds; generous, the machine may be small and busy."""
 
 REPORT_TIMEOUT = START_TIMEOUT + 2 * CACHE_TTL
+PROGRAM = (sys.executable, "-m", "trio_wsb")
+
 CLIENTS_GRACE = 10.0
 GRACE = 5.0
 
@@ -95,6 +98,7 @@ class Orchestra:
         self._backends: list[Backend] = []
         self._backend_processes: list[Child] = []
         self._clients: list[Child] = []
+        self._client_readers = 0
         self._client_totals: dict[str, Totals] = {}
         self._news = trio.Event()
         """Set, and replaced, whenever a client process has said something."""
@@ -144,11 +148,10 @@ class Orchestra:
     async def _play(self, nursery: trio.Nursery, http: httpx.AsyncClient) -> None:
         plan = self._plan
         self._caption(
-            "Three backends start, each as busy as the yellow part of its bar says. The balancer asks "
-            "every one of them for its number of connections."
+            "Three backends start, unequally busy with foreign connections. The balancer asks each of them how "
+            "many connections it has."
         )
-        for number, foreign in enumerate(plan.foreign, 1):
-            await self._start_backend(nursery, number, foreign)
+        await self._start_backends(nursery, plan.foreign)
         nursery.start_soon(self._read_backends, http)
         await self._start_daemon(nursery, http)
         await self._asked_by_daemon(http, self._backends)
@@ -167,7 +170,7 @@ class Orchestra:
             "A fourth backend, empty, joins: its URL goes into the configuration and SIGHUP makes the "
             "balancer read it. Watch the sessions: none is lost, none moves."
         )
-        newcomer = await self._start_backend(nursery, len(plan.foreign) + 1, 0)
+        [newcomer] = await self._start_backends(nursery, [0])
         self._write_configuration()
         assert self._daemon is not None
         self._daemon.send_signal(signal.SIGHUP)
@@ -190,25 +193,36 @@ class Orchestra:
         self._complete = True
         await trio.sleep_until(begin + plan.end)
 
-    async def _start_backend(self, nursery: trio.Nursery, number: int, foreign: int) -> Backend:
-        name = f"backend-{number}"
-        command = [sys.executable, "-m", "trio_wsb", "demo-backend", "--listen", "127.0.0.1:0"]
-        child = self._children.start(
-            name, [*command, "--name", name, "--foreign", str(foreign)], read_output=True
-        )
-        self._backend_processes.append(child)
-        nursery.start_soon(self._children.watch, child)
-        with _deadline(f"{name} does not start"):
-            line = await child.read_line() or ""
-        prefix, _, url = line.rpartition(" ")
-        if prefix != "listening on":
-            await child.wait()
-            raise child.death()
-        backend = Backend(name, foreign, url)
-        self._backends.append(backend)
-        self._scene.readings.append(backend.reading)
-        self._say(f"{name} is up with {foreign} foreign connections")
-        return backend
+    async def _start_backends(self, nursery: trio.Nursery, foreign: Sequence[int]) -> list[Backend]:
+        """Start a backend for each number of foreign connections, all at once."""
+        children: list[Child] = []
+        for number, count in enumerate(foreign, len(self._backends) + 1):
+            command = [*PROGRAM, "demo-backend", "--listen", "127.0.0.1:0"]
+            arguments = ["--name", f"backend-{number}", "--foreign", str(count)]
+            children.append(
+                self._start(nursery, f"backend-{number}", [*command, *arguments], read_output=True)
+            )
+        self._backend_processes += children
+        started: list[Backend] = []
+        for child, count in zip(children, foreign, strict=True):
+            with _deadline(f"{child.name} does not start", child):
+                line = await child.read_line() or ""
+                prefix, _, url = line.rpartition(" ")
+                if prefix != "listening on":
+                    await child.wait()
+                    raise child.death()
+            started.append(Backend(child.name, count, url))
+            self._say(f"{child.name} is up, with {count} foreign connections")
+        self._backends += started
+        self._scene.readings += [backend.reading for backend in started]
+        return started
+
+    def _start(
+        self, nursery: trio.Nursery, name: str, command: list[str], *, read_output: bool = False
+    ) -> Child:
+        child = self._children.start(name, command, read_output=read_output)
+        nursery.start_soon(child.watch)
+        return child
 
     def _write_configuration(self) -> None:
         # Renamed into place: a reload must never see half a file.
@@ -219,9 +233,7 @@ class Orchestra:
 
     async def _start_daemon(self, nursery: trio.Nursery, http: httpx.AsyncClient) -> None:
         self._write_configuration()
-        command = [sys.executable, "-m", "trio_wsb", "run", "--config", str(self._config)]
-        self._daemon = self._children.start("balancer", command)
-        nursery.start_soon(self._children.watch, self._daemon)
+        self._daemon = self._start(nursery, "balancer", [*PROGRAM, "run", "--config", str(self._config)])
         with _deadline("the balancer does not answer", self._daemon):
             while True:
                 try:
@@ -246,16 +258,15 @@ class Orchestra:
 
     def _start_clients(self, nursery: trio.Nursery, number: int) -> None:
         name = f"clients-{len(self._clients) + 1}"
-        command = [sys.executable, "-m", "trio_wsb", "demo-client", "--json"]
         options = {
             "--url": f"ws://127.0.0.1:{self._port}/demo",
             "--clients": number,
             "--rate": self._plan.rate,
         }
         arguments = [text for option, value in options.items() for text in (option, str(value))]
-        child = self._children.start(name, [*command, *arguments], read_output=True)
+        child = self._start(nursery, name, [*PROGRAM, "demo-client", "--json", *arguments], read_output=True)
         self._clients.append(child)
-        nursery.start_soon(self._children.watch, child)
+        self._client_readers += 1
         nursery.start_soon(self._read_client, child)
         self._say(f"{number} clients begin to connect, {self._plan.rate:.0f} a second")
 
@@ -266,14 +277,16 @@ class Orchestra:
             except ValueError:
                 continue
             before = self._scene.totals.lost_sessions
-            totals = Totals()
-            for part in self._client_totals.values():
-                totals = add(totals, part)
-            self._scene.totals = totals
-            self._news.set()
-            self._news = trio.Event()
-            if totals.lost_sessions > before:
-                self._say(f"sessions lost: {totals.lost_sessions - before}")
+            self._scene.totals = reduce(add, self._client_totals.values())
+            if self._scene.totals.lost_sessions > before:
+                self._say(f"sessions lost: {self._scene.totals.lost_sessions - before}")
+            self._tell()
+        self._client_readers -= 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
 
     async def _opened(self, number: int) -> None:
         """Wait until that many sessions were opened, or each client that has none has failed."""
@@ -302,10 +315,21 @@ class Orchestra:
         self._asking.cancel()
         for index, backend in enumerate(self._backends):
             await self._read_backend(http, index, backend)
-        self._caption("The clients close their sessions; then the balancer and the backends end.")
+        self._caption(
+            "The clients close their sessions, then the balancer and the backends end. Nothing is left running."
+        )
         await self._children.stop(self._clients, CLIENTS_GRACE)
+        while self._client_readers:
+            await self._news.wait()
         await self._children.stop([self._daemon] if self._daemon else [], GRACE)
         await self._children.stop(self._backend_processes, GRACE)
+        # A client's 1 says that it found something wrong, which its figures say too.
+        unclean = [
+            child
+            for child in self._children.all
+            if child.status not in {0, 1 if child in self._clients else 0}
+        ]
+        self._scene.unclean = [f"{child.name} with {child.status}" for child in unclean]
         self._say("clients, balancer and backends have ended")
 
     async def _draw(self) -> None:
@@ -313,7 +337,7 @@ class Orchestra:
             while True:
                 await trio.sleep(PLAIN_INTERVAL)
                 self._tick()
-                self._console.print(bars(self._scene.readings), figures(self._scene), "", sep="\n")
+                self._console.print(bars(self._scene.readings), figures(self._scene))
         encoding = self._console.encoding
         with Live(console=self._console, auto_refresh=False, vertical_overflow="crop") as live:
             try:

@@ -46,6 +46,8 @@ class Scene:
     readings: list[Reading] = field(factory=list)
     totals: Totals = field(factory=Totals)
     events: list[Event] = field(factory=list)
+    unclean: list[str] = field(factory=list)
+    """Processes that did not end as they should when asked to."""
 
 
 @frozen
@@ -98,8 +100,8 @@ def figures(scene: Scene) -> Text:
     text.append(str(apart), "bold green" if apart <= allowed_spread(scene.readings) else "bold yellow")
     text.append(f"   clients {totals.open}/{scene.clients}   lost ")
     text.append(str(totals.lost_sessions), lost_style)
-    text.append(f"   echoes {totals.messages:,}   latency p50 {milliseconds(totals.p50)}")
-    text.append(f" p99 {milliseconds(totals.p99)}")
+    text.append(f"   echoes {totals.messages:,}   p50 {milliseconds(totals.p50)}")
+    text.append(f"  p99 {milliseconds(totals.p99)}")
     if totals.failed:
         text.append(f"\n{totals.failed} attempts to connect failed: {totals.last_failure}", "bold red")
     return text
@@ -163,6 +165,7 @@ def judge(scene: Scene, *, complete: bool) -> list[Verdict]:
         Verdict("sessions lost", f"{totals.lost_sessions} of {totals.opened}{f' ({codes})' if codes else ''}", not totals.lost_sessions),
         Verdict("clients refused", f"{totals.never_opened} of {scene.clients}", (not totals.never_opened) if complete else None),
         Verdict("wrong echoes", f"{totals.wrong} of {totals.messages:,}", not totals.wrong),
+        Verdict("processes", ", ".join(scene.unclean) or "all ended when asked", not scene.unclean),
     ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from trio_wsb.proxy.request import Peer, ProxiedRequest
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.upgrade import open_session
-from trio_wsb.routing.request import RequestView, normal_path
+from trio_wsb.routing.request import RequestView
 from trio_wsb.websocket.handshake import check_request, is_upgrade
 
 log = structlog.stdlib.get_logger("trio_wsb.connection")
@@ -135,7 +135,7 @@ class Connection:
         """Answer one request; the session it became, or whether the connection can serve another one."""
         if entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}:
             return await self._answer_ping(entry, head)
-        found = entry.routers.find(RequestView(head.host, normal_path(head.path)))
+        found = entry.routers.find(RequestView.of(head.host, head.path))
         if found is None:
             raise HTTPError(404, "404 page not found")
         router, service = found

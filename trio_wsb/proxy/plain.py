@@ -47,7 +47,7 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     """
     head = request.head
     repeatable = head.method in IDEMPOTENT and not head.framing.has_body
-    tries = Tries(request.service, request.client)
+    tries = Tries(request.proxy.dial, request.service, request.client)
     while True:
         backend, upstream = await tries.connect()
         counted_out = False

@@ -259,6 +259,7 @@ class Relay:
         "_progress",
         "_progress_at",
         "_scope",
+        "_suspected",
         "_watch",
         "backend",
         "cause",
@@ -302,6 +303,7 @@ class Relay:
         self.up = Pump(self, client, backend, FrameScanner(masked=True), client_early)
         self.down = Pump(self, backend, client, FrameScanner(masked=False), backend_early)
         self.cause: Cause | None = None
+        self._suspected: Cause | None = None  # unless what is still to be read says otherwise
         self.close_code: int | None = None
         self.ending = False
         self._watch = watch
@@ -319,6 +321,7 @@ class Relay:
                 await self.up.run()
         finally:
             self._scope = None
+            self._record(self._suspected)
             self.backend.close()
             self.client.close()
 
@@ -410,11 +413,11 @@ class Relay:
             self.cut()
 
     def sink_broke(self, pump: Pump) -> None:
-        """The pump's sink reads no more; what it sent before is still to be delivered."""
-        self._record(Cause.BACKEND_LOST if pump is self.up else Cause.CLIENT_LOST)
+        """The pump's sink reads no more; what it sent before is still to be delivered, maybe a Close frame."""
+        self._suspected = Cause.BACKEND_LOST if pump is self.up else Cause.CLIENT_LOST
         self._limit(LINGER_TIMEOUT)
 
-    def _record(self, cause: Cause) -> None:
+    def _record(self, cause: Cause | None) -> None:
         if self.cause is None:
             self.cause = cause
 

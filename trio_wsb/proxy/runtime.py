@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 from attrs import frozen
 
+from trio_wsb.addresses import BackendURL
 from trio_wsb.balancing.pool import Pool
 from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.relay import SCRATCH_SIZE
 from trio_wsb.proxy.session import SessionTable
 from trio_wsb.proxy.sweeper import Sweeper
@@ -66,12 +68,18 @@ class Runtime:
     entry_points: Mapping[str, EntryPointRuntime]
 
 
+Dial = Callable[[BackendURL, TransportRuntime], Awaitable[ByteChannel]]
+"""Connects to a backend under its dial timeout; raises DialError; the caller owns the channel."""
+
+
 class Proxy:
     """What every connection shares: the current runtime, and the state that outlives it."""
 
-    def __init__(self, runtime: Runtime, *, server_name: str = "") -> None:
+    def __init__(self, runtime: Runtime, *, dial: Dial, server_name: str = "") -> None:
         self.runtime = runtime
         """Replaced as a whole by a reload; a connection looks it up for each request."""
+        self.dial = dial
+        """Connects to a backend; another one lets the whole proxy run without a network."""
         self.server_name = server_name
         """This host's name, for X-Forwarded-Server; "" sends none."""
         self.sessions = SessionTable()

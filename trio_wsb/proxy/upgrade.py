@@ -40,7 +40,7 @@ async def open_session(request: ProxiedRequest) -> Session | None:
       ClientLeft: the client did not take the 101, or the refusal.
 
     """
-    tries = Tries(request.service, request.client)
+    tries = Tries(request.proxy.dial, request.service, request.client)
     while True:
         backend, upstream = await tries.connect()
         counted_out = False

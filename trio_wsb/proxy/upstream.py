@@ -15,7 +15,7 @@ from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some
 from trio_wsb.net.sockets import SocketChannel, dial_tcp
 from trio_wsb.net.tls import handshake
-from trio_wsb.proxy.runtime import ServiceRuntime, TransportRuntime
+from trio_wsb.proxy.runtime import Dial, ServiceRuntime, TransportRuntime
 
 log = structlog.stdlib.get_logger("trio_wsb.upstream")
 
@@ -48,7 +48,8 @@ class Tries:
     backend did not answer at all.
     """
 
-    def __init__(self, service: ServiceRuntime, client: IPAddress | None) -> None:
+    def __init__(self, dial: Dial, service: ServiceRuntime, client: IPAddress | None) -> None:
+        self._dial = dial
         self._service = service
         self._client = client
         self._tried: set[Backend] = set()
@@ -70,7 +71,7 @@ class Tries:
             self.count += 1
             backend.begin_handshake()
             try:
-                return backend, await dial(backend.url, self._service.transport)
+                return backend, await self._dial(backend.url, self._service.transport)
             except DialError as error:
                 self.failed(backend, str(error))
             except BaseException:
