@@ -17,9 +17,12 @@ from attrs import asdict
 
 from bench import machine, report
 from bench.peers import PEERS, Peer
-from bench.processes import BenchError, MissingTool
+from bench.processes import BenchError, MissingToolError
 from bench.run import Options, measure, prepared
 from bench.scenarios import SCENARIOS
+
+BUSY = 0.2
+"""Cores in use before the bench begins from which on its report says so."""
 
 _Number = TypeVar("_Number", int, float)
 
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(options)
-    except MissingTool as error:
+    except MissingToolError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except BenchError as error:
@@ -45,11 +48,15 @@ def _run(options: argparse.Namespace) -> int:
     peers, versions = _available(options.peers)
     scenarios = [SCENARIOS[name] for name in options.scenarios]
     what = Options(options.rounds, options.seconds, options.sessions, options.size, options.idle)
+    about = machine.describe(versions, rounds=what.rounds, seconds=what.seconds)
+    busy = machine.busy_cores()
+    if busy > BUSY:
+        about["Disturbed"] = f"other programs used {busy:.2f} cores when this began"
+        print(f"bench: {about['Disturbed']}; measure again when they rest", file=sys.stderr)
     with prepared(what) as bench:
         tables = [report.Table(each.name, each.title(bench), each.figure) for each in scenarios]
         samples = measure(bench, scenarios, peers, what.rounds, _tell)
-    about = machine.describe(versions, rounds=what.rounds, seconds=what.seconds)
-    page = report.markdown(samples, tables, about)
+    page = report.markdown(samples, tables, about, report.TARGETS if what.standard else ())
     print(f"\n{page}", end="")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
@@ -63,24 +70,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _available(names: Sequence[str]) -> tuple[list[Peer], list[str]]:
-    """The peers that are installed and their versions; what is missing is named.
+    """Return the peers that are installed, and their versions; name what is missing.
 
     Raises:
-      MissingTool: none is there.
+      MissingToolError: none is there.
 
     """
     peers, versions = [], []
     for name in names:
         try:
             version = PEERS[name].version()
-        except MissingTool as error:
+        except MissingToolError as error:
             print(f"bench: {error}: measured without it", file=sys.stderr)
             continue
         peers.append(PEERS[name])
         if name != report.DIRECT:
             versions.append(version)
     if not peers:
-        raise MissingTool("nothing that was asked for is installed")
+        raise MissingToolError("nothing that was asked for is installed")
     return peers, versions
 
 
@@ -94,31 +101,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure trio-wsb beside other proxies on this machine."
     )
-    add = parser.add_argument
-    add("--rounds", type=_within(int, 1, 100), default=3, metavar="N", help="3 unless said")
-    add("--seconds", type=_within(float, 0.1, 600), default=3.0, metavar="S", help="of each measurement (3)")
-    add("--sessions", type=_within(int, 1, 10_000), default=20, metavar="N", help="that echo (20)")
-    add(
-        "--size",
-        type=_within(int, 1, 16 << 20),
-        default=64,
-        metavar="BYTES",
-        help="of an echoed message (64)",
+    default = Options()
+    numbers: tuple[tuple[str, Callable[[str], float], float, str, str], ...] = (
+        ("--rounds", _within(int, 1, 100), default.rounds, "N", "how often everything is measured"),
+        ("--seconds", _within(float, 0.1, 600), default.seconds, "S", "how long each measurement takes"),
+        ("--sessions", _within(int, 1, 10_000), default.sessions, "N", "sessions that echo"),
+        ("--size", _within(int, 1, 16 << 20), default.size, "BYTES", "of an echoed message"),
+        ("--idle", _within(int, 1, 50_000), default.idle, "N", "idle sessions for RSS"),
     )
-    add(
-        "--idle", type=_within(int, 1, 50_000), default=2000, metavar="N", help="idle sessions for RSS (2000)"
-    )
-    add(
-        "--peers",
-        type=_names(PEERS),
-        default=list(PEERS),
-        metavar="NAMES",
-        help=f"of {','.join(PEERS)} (all)",
-    )
-    add("--scenarios", type=_names(SCENARIOS), default=list(SCENARIOS), metavar="NAMES",
-        help=f"of {','.join(SCENARIOS)} (all)")  # fmt: skip
-    add("--markdown", type=Path, metavar="FILE", help="write the report there, such as docs/benchmarks.md")
-    add("--json", type=Path, metavar="FILE", help="write every sample there")
+    for name, convert, value, metavar, text in numbers:
+        parser.add_argument(name, type=convert, default=value, metavar=metavar, help=f"{text} ({value:g})")
+    for name, known in (("--peers", list(PEERS)), ("--scenarios", list(SCENARIOS))):
+        parser.add_argument(
+            name, type=_names(known), default=known, metavar="NAMES", help=f"of {','.join(known)} (all)"
+        )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,12 @@ from bench.processes import run_quietly
 
 
 def describe(versions: Iterable[str], *, rounds: int, seconds: float) -> dict[str, str]:
-    """Date, machine, versions and extent of a run, in the order in which a report shows them."""
+    """Return date, machine, versions and extent of a run, in the order in which a report shows them.
+
+    Raises:
+      MissingToolError: there is no C compiler.
+
+    """
     return {
         "Date": datetime.now(UTC).date().isoformat(),
         "Machine": f"Linux {kernel_version(platform.release())}, {os.cpu_count()} CPUs{_model()}",
@@ -23,8 +29,21 @@ def describe(versions: Iterable[str], *, rounds: int, seconds: float) -> dict[st
     }
 
 
+def busy_cores(seconds: float = 1.0) -> float:
+    """Return how many cores are in use now, looking for `seconds`: what others take, the bench cannot measure."""
+    before = parse_busy_seconds(Path("/proc/stat").read_text())
+    time.sleep(seconds)
+    return (parse_busy_seconds(Path("/proc/stat").read_text()) - before) / seconds
+
+
+def parse_busy_seconds(stat: str) -> float:
+    """Return the CPU seconds of all cores that were neither idle nor waiting, from ``/proc/stat`` (proc(5))."""
+    ticks = [int(word) for word in stat.partition("\n")[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def kernel_version(release: str) -> str:
-    """The version number of a kernel release, without what a distribution or a provider appends."""
+    """Return the version number of a kernel release, without what a distribution or a provider appends."""
     match = re.match(r"\d+(\.\d+)*", release)
     return match[0] if match else release
 

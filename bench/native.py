@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from bench.processes import BenchError, MissingTool, run_quietly
+from bench.processes import BenchError, MissingToolError, run_quietly
 
 SOURCES = Path(__file__).parent
 BUILD = SOURCES / "build"
@@ -28,16 +28,16 @@ Figures = dict[str, float]
 
 
 def compiler() -> str:
-    """The C compiler: ``$CC``, or ``cc``.
+    """Return the path of the C compiler: ``$CC``, or ``cc``.
 
     Raises:
-      MissingTool: there is none.
+      MissingToolError: there is none.
 
     """
     name = os.environ.get("CC") or "cc"
     path = shutil.which(name)
     if path is None:
-        raise MissingTool(
+        raise MissingToolError(
             f"{name}: no C compiler is installed, and load generator and backends are built with it"
         )
     return path
@@ -47,7 +47,7 @@ def build(name: str) -> Path:
     """Compile ``bench/NAME.c`` unless what is built is newer than its sources, and return the program.
 
     Raises:
-      MissingTool: there is no C compiler.
+      MissingToolError: there is no C compiler.
       BenchError: it does not compile; the message holds the compiler's.
 
     """
@@ -135,7 +135,7 @@ class LoadGenerator:
 
 
 def parse_figures(output: str) -> Figures:
-    """The numbers of the JSON object in the load generator's output.
+    """Return the numbers of the JSON object in the load generator's output.
 
     Raises:
       BenchError: there is no such object.

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from attrs import frozen
 
-from bench.processes import MissingTool, Process, free_port, run_quietly, running
+import trio_wsb
+from bench.processes import MissingToolError, Process, free_port, run_quietly, running
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -42,7 +43,7 @@ class Peer(Protocol):
         """Name and version, for the report.
 
         Raises:
-          MissingTool: it is not installed.
+          MissingToolError: it is not installed.
 
         """
 
@@ -50,7 +51,7 @@ class Peer(Protocol):
         """Start a fresh one over the backends' ports, with room for `sessions`; stopped when the block ends.
 
         Raises:
-          MissingTool: it is not installed.
+          MissingToolError: it is not installed.
           BenchError: it does not come up.
 
         """
@@ -63,7 +64,7 @@ class Direct:
     name: str = "direct"
 
     def version(self) -> str:
-        """The same as the name."""
+        """Return the name."""
         return self.name
 
     def running(self, backends: Sequence[int], sessions: int) -> AbstractContextManager[Running]:  # noqa: ARG002 - Peer
@@ -91,7 +92,7 @@ class Nginx:
             configuration = directory / "nginx.conf"
             configuration.write_text(nginx_configuration(port, backends, sessions, directory))
             log = directory / "error.log"
-            command = [program, "-p", directory, "-e", log, "-c", configuration]
+            command: list[str | Path] = [program, "-p", directory, "-e", log, "-c", configuration]
             with running("nginx", command, directory / "output.log", port=port) as process:
                 yield Running((port,), process)
 
@@ -99,12 +100,12 @@ class Nginx:
         # Debian installs it where only root's PATH looks.
         path = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin")
         if path is None:
-            raise MissingTool("nginx is not installed (Debian: apt-get install nginx-light)")
+            raise MissingToolError("nginx is not installed (Debian: apt-get install nginx-light)")
         return path
 
 
 def nginx_configuration(port: int, backends: Sequence[int], sessions: int, directory: Path) -> str:
-    """The text of nginx.conf: every path in `directory`, room for `sessions` (two connections each)."""
+    """Return the text of nginx.conf: every path in `directory`, room for `sessions` (two connections each)."""
     servers = "\n".join(f"        server 127.0.0.1:{backend};" for backend in backends)
     temporary = "\n".join(
         f"    {kind}_temp_path {directory}/{kind};"
@@ -157,7 +158,7 @@ class TrioWsb:
 
     def version(self) -> str:
         """Such as ``trio-wsb 0.1.0 (Python 3.11.7, trio 0.30.0)``."""
-        ours = distribution_version("trio-wsb")
+        ours = trio_wsb.__version__
         python = ".".join(map(str, sys.version_info[:3]))
         return f"trio-wsb {ours} (Python {python}, trio {distribution_version('trio')})"
 
@@ -168,13 +169,13 @@ class TrioWsb:
             directory, port = Path(name), free_port()
             configuration = directory / "trio-wsb.yaml"
             configuration.write_text(trio_wsb_configuration(port, backends, sessions))
-            command = [sys.executable, "-m", "trio_wsb", "run", "--config", configuration]
+            command: list[str | Path] = [sys.executable, "-m", "trio_wsb", "run", "--config", configuration]
             with running("trio-wsb", command, directory / "output.log", port=port, cwd=REPOSITORY) as process:
                 yield Running((port,), process)
 
 
 def trio_wsb_configuration(port: int, backends: Sequence[int], sessions: int) -> str:
-    """The text of trio-wsb.yaml, in the short form."""
+    """Return the text of trio-wsb.yaml, in the short form."""
     pods = ", ".join(f'"http://127.0.0.1:{backend}"' for backend in backends)
     return f"""\
 entryPoints:

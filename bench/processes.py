@@ -25,7 +25,7 @@ class BenchError(Exception):
     """A measurement that cannot be made or went wrong; the message is for the person who started it."""
 
 
-class MissingTool(BenchError):
+class MissingToolError(BenchError):
     """A program that has to be installed first; the message names it and what brings it."""
 
 
@@ -78,11 +78,11 @@ class Process:
 
     def stop(self) -> None:
         """SIGTERM, and after `STOP_TIMEOUT` SIGKILL; then SIGKILL to workers that outlived it."""
-        self._popen.send_signal(signal.SIGTERM)
+        # Popen.send_signal would reap a process that has ended, and with it the right to its group's number.
+        os.kill(self._popen.pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT
         while not self._ended() and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Not yet reaped, so the group's number is still ours, whoever of the group is left.
         os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
@@ -114,7 +114,7 @@ def running(
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses now. Someone else may take it before it is used."""
+    """Return a TCP port of 127.0.0.1 that nobody uses now. Someone else may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -152,7 +152,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def parse_rollup(text: str) -> int:
-    """The resident set in bytes from ``/proc/PID/smaps_rollup``.
+    """Return the resident set in bytes from ``/proc/PID/smaps_rollup``.
 
     Raises:
       ValueError: `text` has no ``Rss:`` line.

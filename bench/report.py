@@ -98,7 +98,7 @@ class Table:
 
 
 def summary(samples: Iterable[Sample], scenario: str, peer: str, figure: str) -> Summary | None:
-    """The median and the range of one figure of one peer, or None where nothing has it."""
+    """Return the median and the range of one figure of one peer, or None where nothing has it."""
     values = [
         sample.figures[figure]
         for sample in samples
@@ -126,21 +126,39 @@ def _actual(samples: Sequence[Sample], target: Target) -> float | None:
 
 
 def peers_of(samples: Iterable[Sample]) -> list[str]:
-    """The peers that were measured, in the order of their first sample."""
+    """Return the peers that were measured, in the order of their first sample."""
     return list(dict.fromkeys(sample.peer for sample in samples))
 
 
-def markdown(samples: Sequence[Sample], tables: Sequence[Table], about: Mapping[str, str]) -> str:
-    """The report as a Markdown page: what was measured on what, the figures, the targets."""
+_PREFACE = (
+    "Written by `make bench`. All on one machine and loopback addresses, load generator and backends included, "
+    "so that only the proportions between the columns say something about another machine. "
+    "The peers take turns in every round, each with a freshly started process and the same three echo backends; "
+    "figures are medians over the rounds, with the lowest and the highest. "
+    "Every echoed byte and every `Sec-WebSocket-Accept` was checked while measuring."
+)
+
+_NOTES = (
+    "*Echo* is a closed loop: each session sends its next message when the last one is back. "
+    "*Handshakes* connect, upgrade with a head as browsers send it, and drop the connection. "
+    "*RSS per idle session* is how much the proxy's processes grow for each session beyond the first hundred, "
+    "which stay open; what is allocated once is not in it, nor what the kernel keeps for the sockets. "
+    "*Proxy CPU* is in cores: near 1.00, one worker or one Python thread has nothing left."
+)
+
+
+def markdown(
+    samples: Sequence[Sample],
+    tables: Sequence[Table],
+    about: Mapping[str, str],
+    targets: Sequence[Target] = TARGETS,
+) -> str:
+    """Return the report as a Markdown page: what was measured on what, the figures, the targets if any."""
     peers = peers_of(samples)
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. All on one machine and loopback addresses, load generator and backends included, "
-        "so that only the proportions between the columns say something about another machine. "
-        "The peers take turns in every round, each with a freshly started process and the same three echo backends; "
-        "figures are medians over the rounds, with the lowest and the highest. "
-        "Every echoed byte and every `Sec-WebSocket-Accept` was checked while measuring.",
+        _PREFACE,
         "",
         *(f"- {name}: {value}" for name, value in about.items()),
         "",
@@ -148,17 +166,13 @@ def markdown(samples: Sequence[Sample], tables: Sequence[Table], about: Mapping[
         _row(["---", *("---:" for _ in [*peers, *_ratio_heads(peers)])]),
         *(_row(row) for row in rows(samples, tables)),
         "",
-        "*Echo* is a closed loop: each session sends its next message when the last one is back. "
-        "*Handshakes* connect, upgrade with a head as browsers send it, and drop the connection. "
-        "*RSS per idle session* is how much the proxy's processes grow for each session beyond the first hundred, "
-        "which stay open; what is allocated once is not in it, nor what the kernel keeps for the sockets. "
-        "*Proxy CPU* is in cores: near 1.00, one worker or one Python thread has nothing left.",
-        "",
-        "| target | wanted | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(_row(_verdict_row(verdict)) for verdict in judge(samples)),
+        _NOTES,
         "",
     ]
+    if targets:
+        lines += ["| target | wanted | measured | |", "| --- | ---: | ---: | --- |"]
+        lines += [_row(_verdict_row(verdict)) for verdict in judge(samples, targets)]
+        lines += [""]
     return "\n".join(lines)
 
 

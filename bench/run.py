@@ -23,11 +23,17 @@ SPARE_DESCRIPTORS = 1024
 class Options:
     """What a run measures, and for how long."""
 
-    rounds: int
-    seconds: float
-    sessions: int
-    size: int
-    idle: int
+    rounds: int = 3
+    seconds: float = 3.0
+    sessions: int = 20
+    size: int = 64
+    idle: int = 2000
+
+    @property
+    def standard(self) -> bool:
+        """Whether the targets apply: they are meant for the default sizes."""
+        default = Options()
+        return (self.sessions, self.size, self.idle) == (default.sessions, default.size, default.idle)
 
 
 @contextmanager

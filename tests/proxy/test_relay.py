@@ -120,7 +120,7 @@ async def test_a_half_closed_connection_still_carries_the_other_direction(
         leaver.shutdown()
         assert await bench.rest(other) == b""
         for _ in range(5):
-            await trio.sleep(HALF_CLOSED_TIMEOUT - 5)
+            await trio.sleep(HALF_CLOSED_TIMEOUT - 2)
             await bench.pass_through(frame(b"late", mask=not up), up=not up)
         assert not bench.done.is_set()
         begun = trio.current_time()

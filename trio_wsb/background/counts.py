@@ -10,6 +10,7 @@ redirects, no decompression, no cookies, no proxies from the environment.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -355,9 +356,11 @@ def _connect_reason(error: BaseException) -> str:
             case ssl.SSLCertVerificationError():
                 return f"the certificate is not trusted ({cause.verify_message.partition(',')[0]})"
             case ssl.SSLError():
-                return f"TLS failed ({cause.reason or 'unknown reason'})"
-            case OSError(strerror=str(text)) if text:
-                return text
+                # OpenSSL's name of it; an error that OpenSSL did not make lacks the attribute.
+                return f"TLS failed ({getattr(cause, 'reason', None) or 'unknown reason'})"
+            case OSError(errno=int(number), strerror=str(text)):
+                # Trio puts the address into the text. Resolver errors have negative numbers of their own.
+                return os.strerror(number) if number > 0 else text
     return "no connection"
 
 

@@ -126,6 +126,14 @@ class Pool:
         columns = self._present()
         return columns.foreign[columns.index[backend]]
 
+    def report(self, backend: Backend) -> CountEntry | None:
+        """Return what a member has reported, to be read only; None when this pool asks for no reports.
+
+        Raises `KeyError` for a backend that is no member.
+        """
+        index = self._columns.index[backend]
+        return self._entries[index] if self._entries else None
+
     def __contains__(self, backend: Backend) -> bool:
         return backend in self._columns.index
 

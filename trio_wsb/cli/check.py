@@ -24,6 +24,7 @@ def check(files: tuple[str, ...], *, strict: bool, resolve: bool) -> None:
     """
     from trio_wsb.config.effective import to_yaml
     from trio_wsb.config.load import check as check_configuration
+    from trio_wsb.config.problems import printable
 
     checked = check_configuration(files, strict=strict)
     problems = [problem for each in checked for problem in each.problems]
@@ -33,7 +34,7 @@ def check(files: tuple[str, ...], *, strict: bool, resolve: bool) -> None:
     if resolve:
         for each in checked:
             if each.config is not None:
-                click.echo(f"---\n# {click.format_filename(each.file)}\n{to_yaml(each.config)}", nl=False)
+                click.echo(f"---\n# {printable(each.file)}\n{to_yaml(each.config)}", nl=False)
     errors = sum(problem.severity == "error" for problem in problems)
     if problems:
         click.echo(_summary(errors, len(problems) - errors), err=True)

@@ -11,6 +11,8 @@ Exit statuses, of every command:
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import NamedTuple
 
 import click
@@ -79,8 +81,10 @@ class LazyGroup(click.Group):
         leaves = _leaves(error)
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
             ctx.exit(INTERRUPTED)
-        if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
-            return  # click ends quietly when standard output is gone
+        if any(isinstance(leaf, (BrokenPipeError, SystemExit)) for leaf in leaves):
+            # Standard output is gone (rich says so by SystemExit): whoever read it has seen enough.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the end
+            ctx.exit(1)
         if all(isinstance(leaf, (Error, OSError)) for leaf in leaves):
             raise click.ClickException("\n".join(dict.fromkeys(map(str, leaves)))) from None
 

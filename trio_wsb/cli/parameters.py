@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import click
 
 from trio_wsb.addresses import ListenAddress, parse_listen
+from trio_wsb.demo.connect import parse_target
 from trio_wsb.units import parse_duration, parse_size
 
 
@@ -60,15 +59,11 @@ class WebSocketURLType(click.ParamType):  # type: ignore[type-arg]  # a paramete
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the URL."""
-        text = str(value)
         try:
-            parts = urlsplit(text)
-            good = parts.scheme in {"ws", "wss", "http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
-            self.fail(f'{text!r} is not a WebSocket URL; write "ws://HOST:PORT/PATH"', param, ctx)
-        return text
+            parse_target(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+        return str(value)
 
 
 DURATION = DurationType()

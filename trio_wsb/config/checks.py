@@ -6,6 +6,7 @@ be right", the form that `trio_wsb.units` and `trio_wsb.addresses` use; `text` i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -46,28 +47,31 @@ def between(low: int, high: int) -> Check:
     )
 
 
-AT_LEAST_0 = between(0, 1_000_000_000)
+_MANY = 1_000_000_000
+AT_LEAST_0 = Check(
+    "0 or more", lambda value: 0 <= value <= _MANY, "is out of range", "write 0 or more, at most a billion"
+)
 """For limits where 0 means none; the upper bound only catches a slip of the keyboard."""
 
 STATUS = between(100, 599)
 """An HTTP status code (RFC 9110 section 15)."""
 
 
-def longer_than_zero(hint: str) -> Check:
-    """Return the check for a duration that may not be 0; `hint` says why or what to write."""
-    return Check("more than 0", lambda value: value > 0, "is not longer than 0", hint)
-
-
 PERIOD = Check(
     f"at least {format_duration(_SHORTEST_PERIOD)}",
     lambda value: value >= _SHORTEST_PERIOD,
     f"is shorter than {format_duration(_SHORTEST_PERIOD)}",
-    'it is how often something is done: write a duration such as "30s"',
+    'it is the pause between two rounds: write a duration such as "30s"',
 )
 """The time between two rounds of background work; 0 would mean without a pause."""
 
-DEADLINE = longer_than_zero('it never ends a session: write a duration such as "30s"')
-"""A deadline of the handshake that protects the daemon or its clients, so it cannot be switched off."""
+DEADLINE = Check(
+    "more than 0",
+    lambda value: value > 0,
+    "is not longer than 0",
+    'write a duration such as "10s"; it ends no session',
+)
+"""A deadline that cannot be switched off."""
 
 URL_PATH = Check(
     'begins with "/"',
@@ -77,6 +81,14 @@ URL_PATH = Check(
 )
 """The path, and perhaps the query, of a URL (RFC 9110 section 4.2)."""
 
+PAGE_PATH = Check(
+    'begins with "/", no query',
+    lambda value: URL_PATH.holds(value) and "?" not in value,
+    'is not a path that begins with "/" and has neither spaces nor "?" nor "#"',
+    'write a path such as "/balancer-metrics"',
+)
+"""The path of a page of ours, which answers whatever the query is."""
+
 NOT_EMPTY = Check("not empty", lambda value: value.strip() != "", "is empty", "write a name")
 
 FILE_PATH = Check(
@@ -85,3 +97,11 @@ FILE_PATH = Check(
     "is not a file name",
     'write a path such as "/etc/trio-wsb/ca.pem"',
 )
+
+SOCKET_PATH = Check(
+    "an absolute path of at most 99 bytes",
+    lambda value: value.startswith("/") and value.isprintable() and len(os.fsencode(value)) <= 99,
+    "is not an absolute path of at most 99 bytes",
+    'write a path such as "/run/trio-wsb/control.sock"',
+)
+"""The path of a Unix socket: 107 bytes by unix(7), of which 8 are for the name under which it is made."""

@@ -7,6 +7,7 @@ to the checks between parts; what follows only from the cut is not reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from attrs import define, field
 from cattrs import BaseValidationError
@@ -16,10 +17,15 @@ from trio_wsb.config.problems import Finding, KeyPath, Problem, format_path
 from trio_wsb.config.shortform import ENTRY_POINT, NAME, Expansion, expand
 from trio_wsb.config.structure import WrongValue, findings, structure
 from trio_wsb.config.validate import Names, names_of, validate
-from trio_wsb.config.yamltree import ListNode, MapNode, Mark, Tree, compose
+from trio_wsb.config.yamltree import MAX_PROBLEMS, ListNode, MapNode, Mark, Tree, compose
 
 _MOST_CUTS = 16
 """Rounds of cutting; a missing key takes what it is missing in with it, and the model is nine levels deep."""
+
+_WEB: frozenset[KeyPath] = frozenset(
+    {("listen",), (NAME,), (NAME, "listen"), ("entryPoints",), ("entryPoints", ENTRY_POINT)}
+)
+"""What takes the address of the entry point `web` with it when it is cut out."""
 
 
 @define
@@ -40,7 +46,7 @@ class Document:
     def judge(self, names: Names) -> None:
         """Add to `problems` what does not hold between the parts; references may lead to any of `names` as well."""
         if self.config is not None:
-            self.add(validate(self.config, names | self.names))
+            self.add(islice(validate(self.config, names | self.names), MAX_PROBLEMS))
 
     def add(self, found: Iterable[Finding]) -> None:
         """Add `found` to `problems`, each where it goes back to in the text."""
@@ -56,13 +62,13 @@ class Document:
         wrong = {(problem.line, problem.column) for problem in self.tree.problems}
         for cutting in range(_MOST_CUTS):
             try:
-                expansion = expand(structure(self.tree.root))
+                expansion = expand(structure(self.tree.root), web_lost=not _WEB.isdisjoint(self._cut))
             except (BaseValidationError, WrongValue) as error:
-                found = findings(error, self.tree.root)
+                found = list(islice(findings(error, self.tree.root), MAX_PROBLEMS))
                 if not cutting:
                     placed = [self._place(finding, finding.path) for finding in found]
                     self.problems += [each for each in placed if (each.line, each.column) not in wrong]
-                if not all(finding.path for finding in found):
+                if len(found) == MAX_PROBLEMS or not all(finding.path for finding in found):
                     return
                 self._cut_out(found)
             else:

@@ -19,7 +19,7 @@ from trio_wsb.units import format_duration
 REDACTED = "REDACTED"
 
 
-def effective(config: object) -> dict[str, object]:
+def effective(config: Any) -> dict[str, object]:
     """Return an object of the model as plain values under their YAML names; what is None is left out."""
     plain: dict[str, object] = {}
     for attribute in attrs.fields(attrs.resolve_types(type(config))):
@@ -61,7 +61,8 @@ def _plain(value: Any, wanted: Any) -> object:
 class _Dumper(yaml.SafeDumper):
     """Quotes the strings that YAML 1.2 would read as something else."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        """Write a value out wherever it occurs."""
         return True
 
 

@@ -61,11 +61,10 @@ _FILE = {
     "api": _unsupported("there is no API"),
     "metrics": _unsupported("there are no Prometheus metrics"),
     "accessLog": _unsupported("the log has a line for each session"),
-    "control": _unsupported("there is no control socket"),
 }
 
 _ENTRY_POINT = {
-    "http": _unsupported("redirections, middlewares and tls are not there"),
+    "http": _unsupported("there are no redirections, middlewares or TLS"),
     "proxyProtocol": _unsupported("the PROXY protocol is not read, so clients would have the wrong address"),
     "reusePort": _unsupported("one instance listens on an address"),
     "asDefault": _unsupported("name entry points in the router's entryPoints"),
@@ -77,7 +76,7 @@ _ENTRY_POINT = {
 }
 
 _ROUTER = {
-    "middlewares": _unsupported("what they would refuse would pass"),
+    "middlewares": _unsupported("requests that they would refuse would pass"),
     "tls": _REMOVE_TLS,
     "ruleSyntax": _unsupported("rules are always read in the syntax of Traefik v3"),
     "parentRefs": _unsupported("routers have no parents"),
@@ -89,7 +88,7 @@ _SERVICE = {
     "mirroring": _unsupported("use loadBalancer", "loadBalancer"),
     "failover": _unsupported("use loadBalancer", "loadBalancer"),
     "highestRandomWeight": _unsupported("use loadBalancer with strategy hrw", "loadBalancer"),
-    "middlewares": _unsupported("what they would refuse would pass"),
+    "middlewares": _unsupported("requests that they would refuse would pass"),
 }
 
 _LOAD_BALANCER = {
@@ -137,7 +136,7 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
         "connection": _unsupported("fields that Connection names are never passed on"),
         "notAppendXForwardedFor": _unsupported("the client's address is always added"),
     },
-    model.HTTP: {"middlewares": _unsupported("what they would refuse would pass")},
+    model.HTTP: {"middlewares": _unsupported("requests that they would refuse would pass")},
     model.Router: _ROUTER,
     model.Service: _SERVICE,
     model.LoadBalancer: _LOAD_BALANCER,

@@ -18,7 +18,9 @@ from trio_wsb.config.checks import (
     DEADLINE,
     FILE_PATH,
     NOT_EMPTY,
+    PAGE_PATH,
     PERIOD,
+    SOCKET_PATH,
     STATUS,
     URL_PATH,
     Check,
@@ -33,6 +35,8 @@ Size = NewType("Size", int)
 """Bytes; written ``64KiB`` or a number of bytes."""
 
 DEFAULT_METRIC_PATH = "/balancer-metrics"
+
+DEFAULT_CONTROL_SOCKET = "/run/trio-wsb/control.sock"
 
 Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
 
@@ -75,14 +79,12 @@ class RespondingTimeouts:
     """How long a client may take before its request is complete."""
 
     read_timeout: Duration = option(
-        "Time for a whole request head, counted from its first byte (from the connection for the first one); 408 after it.",
+        "Time for a whole request head, counted from its first byte (from the connection for the first one); 408 after it. 0 is no limit.",
         Duration(30.0),
-        check=DEADLINE,
     )
     idle_timeout: Duration = option(
-        "How long a keep-alive connection may wait for its next request. Never applies to a session.",
+        "How long a keep-alive connection may wait for its next request. Never applies to a session. 0 is no limit.",
         Duration(180.0),
-        check=DEADLINE,
     )
 
 
@@ -170,7 +172,7 @@ class ConnectionCount:
         "Name of the number in the report.", "agentsConnections", key="field", check=NOT_EMPTY
     )
     interval: Duration = option("How often each backend is asked.", Duration(30.0), check=PERIOD)
-    timeout: Duration = option("Time for one answer.", Duration(5.0), check=PERIOD)
+    timeout: Duration = option("Time for one answer.", Duration(5.0), check=DEADLINE)
     stale_after: Duration | None = option(
         "Age from which a report counts as stale; 3 x interval unless given, and never below interval.", None
     )
@@ -266,6 +268,26 @@ class Ping:
     terminating_status_code: int = option("Status while the daemon stops.", 503, check=STATUS)
 
 
+@frozen
+class Control:
+    """The control socket, at which a running daemon is asked and told: `trio-wsb status`, `sessions`, `reload`."""
+
+    socket: str | None = option(
+        f"Path of the Unix socket. Without it `{DEFAULT_CONTROL_SOCKET}`, if its directory is there and the daemon may "
+        "write to it; a path that is given must be usable.",
+        None,
+        reload="restart",
+        check=SOCKET_PATH,
+    )
+    group: str | None = option(
+        "Name or number of a group whose members may use the socket too (mode 0660). Without it the daemon's own "
+        "user and root alone may (0600).",
+        None,
+        reload="restart",
+        check=NOT_EMPTY,
+    )
+
+
 def default_entry_points() -> dict[str, EntryPoint]:
     """Return the entry points of a file that names none."""
     return {
@@ -289,5 +311,6 @@ class Config:
         "Path at which the balancer shows its count table: on the entry point `admin` to everybody, on any other to "
         "loopback peers alone, since it names servers.",
         DEFAULT_METRIC_PATH,
-        check=URL_PATH,
+        check=PAGE_PATH,
     )
+    control: Control = option("The control socket.", Control())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -54,7 +55,11 @@ def show(value: object) -> str:
         return "a mapping"
     if isinstance(value, Sequence):
         return "a list"
-    text = {None: "null", True: "true", False: "false"}[value] if value is None or value is True or value is False else str(value)  # fmt: skip
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        text = f".{text}" if text[0] != "-" else f"-.{text[1:]}"
     return text if len(text) <= 30 else text[:27] + "..."
 
 

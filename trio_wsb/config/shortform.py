@@ -17,7 +17,7 @@ from typing import TypeVar
 from attrs import Factory, evolve, frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress
-from trio_wsb.config.checks import DEADLINE, PERIOD, URL_PATH
+from trio_wsb.config.checks import DEADLINE, PAGE_PATH, PERIOD, URL_PATH
 from trio_wsb.config.model import (
     DEFAULT_METRIC_PATH,
     HTTP,
@@ -59,7 +59,7 @@ class WSBalancer:
         "Path at which each backend reports its connection count.", "/metric", check=URL_PATH
     )
     balancer_metric_path: str | None = option(
-        "The same as `balancerMetricPath` at the top; write one of the two.", None, check=URL_PATH
+        "The same as `balancerMetricPath` at the top; write one of the two.", None, check=PAGE_PATH
     )
     tls_verify: bool = option(
         "Verify the certificates of https and wss backends, for sessions and for reports alike.", default=True
@@ -77,9 +77,8 @@ class WSBalancer:
         reload="new sessions",
     )
     read_timeout: Duration = option(
-        "Time for a client's whole request head, and for the backend's handshake answer. Never ends a session.",
+        "Time for a client's whole request head, and for the backend's handshake answer. Never ends a session. 0 is no limit.",
         Duration(30.0),
-        check=DEADLINE,
     )
     listen: ListenAddress | None = option("The same as `listen` at the top; write one of the two.", None)
 
@@ -93,8 +92,8 @@ class File(Config):
         "Without any: `web` at 127.0.0.1:9000 and `admin` at 127.0.0.1:9001.",
         Factory(dict),
     )
-    balancer_metric_path: str = option("As in the model; empty when it is not given.", "", check=URL_PATH)
-    wsbalancer: WSBalancer | None = option("The short form.", None)
+    balancer_metric_path: str = option("As in `Config`; empty when it is not given.", "", check=PAGE_PATH)
+    wsbalancer: WSBalancer | None = option("The short form, see below.", None)
     listen: ListenAddress | None = option(
         "Address of the entry point `web`, instead of `entryPoints.web.address`.", None
     )
@@ -113,8 +112,15 @@ class Expansion:
     findings: tuple[Finding, ...]
 
 
-def expand(file: File) -> Expansion:
-    """Return `file` with its short form written out."""
+def expand(file: File, *, web_lost: bool = False) -> Expansion:
+    """Return `file` with its short form written out.
+
+    Args:
+      file: the file.
+      web_lost: the address that the file gives the entry point `web` could not be used, so that nothing is known
+        of it, and it is left out rather than given the default.
+
+    """
     findings: list[Finding] = []
     origins: dict[KeyPath, KeyPath] = {}
     short = file.wsbalancer
@@ -132,16 +138,18 @@ def expand(file: File) -> Expansion:
             metric_path = short.balancer_metric_path
     http = file.http if short is None else _http(file.http, short, origins, findings)
     entry_points = _entry_points(file, short, listen)
+    if web_lost:
+        entry_points.pop(ENTRY_POINT, None)
     if ENTRY_POINT not in file.entry_points:
         origins[("entryPoints", ENTRY_POINT)] = listen_path
     elif listen is not None:
-        message = "is given together with an address in"
+        message = "is given together with"
         findings.append(
             Finding(
                 listen_path, message, "write one of the two", other=("entryPoints", ENTRY_POINT, "address")
             )
         )
-    config = Config(entry_points, http, file.log, file.ping, metric_path)
+    config = Config(entry_points, http, file.log, file.ping, metric_path, file.control)
     return Expansion(config, origins, tuple(findings))
 
 
@@ -159,9 +167,10 @@ def _entry_points(
     if short is not None:
         timeouts = RespondingTimeouts(read_timeout=short.read_timeout)
         web = evolve(web, transport=Transport(responding_timeouts=timeouts))
-    made[ENTRY_POINT] = web
     if not file.entry_points:
-        return made
+        # Ours come first, so that a clash shows where the user wrote the address.
+        del made[ENTRY_POINT]
+        return {**made, ENTRY_POINT: web}
     if short is None and listen is None:
         return dict(file.entry_points)
     return {ENTRY_POINT: web, **file.entry_points}

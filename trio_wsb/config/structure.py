@@ -10,8 +10,8 @@ An absent value (``http:`` with nothing after it) means an empty section or list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from types import GenericAlias
-from typing import Any, Literal, NewType, TypeAlias, get_args, get_origin
+from types import GenericAlias, UnionType
+from typing import Any, Literal, NewType, TypeAlias, Union, get_args, get_origin
 
 import attrs
 from attrs import Attribute, frozen
@@ -116,9 +116,9 @@ def structure(root: object) -> File:
     return file
 
 
-def findings(error: Exception, root: object) -> list[Finding]:
-    """Return what `structure` found wrong with `root`, in the order of the model."""
-    return list(_walk(error, root, ()))
+def findings(error: Exception, root: object) -> Iterator[Finding]:
+    """Yield what `structure` found wrong with `root`, in the order of the model."""
+    return _walk(error, root, ())
 
 
 def _not_a(value: object, noun: str) -> str:
@@ -249,7 +249,7 @@ def _walk_class(error: ClassValidationError, node: object, path: KeyPath) -> Ite
         if isinstance(other, ForbiddenExtraKeysError):
             for key in sorted(other.extra_fields):
                 verdict = foreign(error.cl, key)
-                replaced.add("" if verdict is None else verdict.replaces)
+                replaced.add((nearest(key, keys.values()) or "") if verdict is None else verdict.replaces)
                 yield _extra_key(error.cl, key, path)
         else:
             yield _finding(other, path)
@@ -259,10 +259,14 @@ def _walk_class(error: ClassValidationError, node: object, path: KeyPath) -> Ite
             assert isinstance(node, MapNode)
             yield from _walk(each, node[key], (*path, key))
         elif key not in replaced:
-            noun = KINDS[note.type].noun if note.type in KINDS else f'"{key}"'
-            yield Finding(
-                path, f'has no "{key}"', f"add {key}: {noun}" if noun[0] != '"' else f"add {key}", at="key"
-            )
+            noun = _noun(note.type)
+            yield Finding(path, f'has no "{key}"', f"add {key}: {noun}", at="key")
+
+
+def _noun(wanted: Any) -> str:
+    if wanted in KINDS:
+        return KINDS[wanted].noun
+    return "a list" if _origin(wanted) is tuple else "a mapping"
 
 
 def _finding(error: Exception, path: KeyPath, at: Literal["key", "value"] = "value") -> Finding:
@@ -299,6 +303,22 @@ def _origin(cls: Any) -> Any:
     return get_origin(cls)
 
 
+def _is_optional_section(cls: Any) -> bool:
+    options = get_args(cls)
+    return _origin(cls) in {Union, UnionType} and type(None) in options and _is_section(options[0])
+
+
+def _is_section(cls: Any) -> bool:
+    return _is_attrs_class(cls) and cls not in KINDS
+
+
+def _optional_section(cls: Any, converter: Converter) -> Hook:
+    """Return the hook for a section that may be absent, not one that is there and empty."""
+    section = get_args(cls)[0]
+    inner = converter.get_structure_hook(section)
+    return lambda value, _: inner(value, section)
+
+
 def _is_attrs_class(cls: Any) -> bool:
     return isinstance(cls, type) and attrs.has(cls)
 
@@ -308,6 +328,7 @@ def _make_converter() -> Converter:
     factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
         (_is_attrs_class, _class),
         (lambda cls: _origin(cls) is tuple, _tuple),
+        (_is_optional_section, _optional_section),
         (lambda cls: _origin(cls) is Mapping, _mapping),
     ]
     for predicate, factory in factories:

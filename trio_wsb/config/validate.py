@@ -11,10 +11,13 @@ from collections.abc import Collection, Iterator, Mapping
 
 from attrs import frozen
 
-from trio_wsb.addresses import BackendURL, ListenAddress
+from trio_wsb.addresses import BackendURL
 from trio_wsb.config.model import Config, EntryPoint, LoadBalancer
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
+
+_FEW = 20
+"""Names that a message may list, and that the nearest is looked for among."""
 
 
 @frozen
@@ -51,29 +54,40 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
 
 
 def _entry_points(entry_points: Mapping[str, EntryPoint]) -> Iterator[Finding]:
-    seen: list[tuple[str, ListenAddress]] = []
+    taken: dict[tuple[int, str], str] = {}
     for name, entry_point in entry_points.items():
         address = entry_point.address
-        taken = next((other for other, each in seen if _overlap(each, address)), None)
-        if taken is not None:
-            message = f'{address} is taken by the entry point "{taken}"'
+        if not address.port:  # any free port never clashes
+            continue
+        is_one_of, clashes_with = _claims(address.host)
+        other = next(
+            (taken[address.port, each] for each in clashes_with if (address.port, each) in taken), None
+        )
+        if other is not None:
+            message = f'{address} is taken by the entry point "{other}"'
             path: KeyPath = ("entryPoints", name, "address")
             yield Finding(path, message, "give each entry point an address of its own")
-        seen.append((name, address))
+        for each in is_one_of:
+            taken.setdefault((address.port, each), name)
 
 
-def _overlap(one: ListenAddress, two: ListenAddress) -> bool:
-    """Whether the system would refuse to listen on both; port 0 asks for any free port and never clashes."""
-    if one.port != two.port or not one.port:
-        return False
-    if one.host.lower() == two.host.lower() or not one.host or not two.host:
-        return True
+def _claims(host: str) -> tuple[list[str], list[str]]:
+    """Return the sets of addresses that `host` belongs to, and those whose members keep others from listening on it.
+
+    "" is every address, "0.0.0.0" every IPv4 address and "::" every IPv6 address; "some", "some 4" and "some 6" are
+    the sets that whatever is one of these cannot listen beside.
+    """
+    if not host:
+        return ["", "some", "some 4", "some 6"], ["some"]
     try:
-        first, second = ipaddress.ip_address(one.host), ipaddress.ip_address(two.host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    same_family = first.version == second.version
-    return first == second or (same_family and (first.is_unspecified or second.is_unspecified))
+        return [host.lower(), "some"], [host.lower(), ""]
+    family, own = f"some {address.version}", str(address)
+    if address.is_unspecified:
+        return [own, "some", family], [family, ""]
+    every = str(type(address)(0))
+    return [own, "some", family], [own, every, ""]
 
 
 def _load_balancer(load_balancer: LoadBalancer, path: KeyPath) -> Iterator[Finding]:
@@ -121,10 +135,10 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
 def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
     if name in known:
         return
-    near = nearest(name, known)
-    hint = (
-        f'did you mean "{near}"?' if near else f"define it, or name one of: {', '.join(sorted(known)[:10])}"
-    )
-    if not known:
-        hint = "define it"
+    hint, near = "define it", None
+    if len(known) <= _FEW:
+        near = nearest(name, known)
+        hint = f"define it, or name one of: {', '.join(sorted(known))}" if known else hint
+    if near is not None:
+        hint = f'did you mean "{near}"?'
     yield Finding(path, f"no {what} {show(name)} is defined", hint, "warning", "reference")

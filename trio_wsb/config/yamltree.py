@@ -126,7 +126,7 @@ def compose(data: bytes, file: str, *, libyaml: bool = True) -> Tree:
     except yaml.YAMLError as error:
         composer.syntax_error(error, text)
     except (ValueError, OverflowError):  # PyYAML's scanner passes these on from chr() and int()
-        composer.note(Mark(1, 1), "is not valid YAML: a number in it is out of range")
+        composer.note(Mark(1, 1), "not valid YAML: a number in it is out of range")
     return Tree(file, None, Mark(1, 1), tuple(composer.problems))
 
 
@@ -163,11 +163,11 @@ class _Composer:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             before = data[: error.start].decode("utf-8-sig")
-            self.stop(_place(before), "is not UTF-8 text", "save the file as UTF-8")
+            self.stop(_place(before), "the file is not UTF-8 text", "save the file as UTF-8")
         if found := _FORBIDDEN.search(text):
             self.stop(
                 _place(text[: found.start()]),
-                f"has the control character U+{ord(found[0]):04X}",
+                f"the control character U+{ord(found[0]):04X} is not allowed",
                 "remove it",
             )
         return text
@@ -180,7 +180,7 @@ class _Composer:
         lines = _LINE_BREAK.split(text)
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
         if line[mark.column - 1 : mark.column] == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
-            self.note(mark, "is not valid YAML: a tab in the indentation", "indent with spaces")
+            self.note(mark, "not valid YAML: a tab in the indentation", "indent with spaces")
             return
         context, began = getattr(error, "context", None), getattr(error, "context_mark", None)
         if context and began is not None:
@@ -188,7 +188,7 @@ class _Composer:
                 f" {printable(context)} that begins at line {began.line + 1}, column {began.column + 1}"
             )
         hint = next((hint for words, hint in _SYNTAX_HINTS if words in problem), "")
-        self.note(mark, f"is not valid YAML: {problem}", hint)
+        self.note(mark, f"not valid YAML: {problem}", hint)
 
     def document(self, parser: _Events) -> Tree:
         stream = _stream(parser)
@@ -296,13 +296,10 @@ class _Composer:
         self.path.pop()
         if type(event) is events.AliasEvent:
             self.note(mark, "a key is written as an alias", "write it out")
+        elif isinstance(key, (MapNode, ListNode)):
+            self.note(mark, f"a key is {show(key)}, not a string", "write KEY: VALUE")
         elif not isinstance(key, str):
-            hint = (
-                f'put it in quotes: "{show(key)}"'
-                if isinstance(event, events.ScalarEvent)
-                else "write KEY: VALUE"
-            )
-            self.note(mark, f"the key {show(key)} is not a string", hint)
+            self.note(mark, f"the key {show(key)} is not a string", f'put it in quotes: "{show(key)}"')
         elif not key.isprintable():
             self.note(mark, f"the key {quoted(key)} has a control character", "remove it")
         else:
@@ -327,12 +324,15 @@ class _Composer:
 
     def bad_tag(self, event: events.NodeEvent) -> None:
         tag = str(getattr(event, "tag", "")).replace(_TAG, "!!")
-        self.note(_mark(event), f"has the tag {quoted(tag)}", "put a text that begins with ! in quotes")
+        hint = "remove it" if tag.startswith("!!") else "put a text that begins with ! in quotes"
+        self.note(_mark(event), f"the tag {quoted(tag)} is not allowed", hint)
 
     def scalar(self, event: events.ScalarEvent) -> object:
         text = event.value
         if not text.isprintable() and (found := _CONTROL.search(text)):
-            self.note(_mark(event), f"has the control character U+{ord(found[0]):04X}", "remove it")
+            self.note(
+                _mark(event), f"the control character U+{ord(found[0]):04X} is not allowed", "remove it"
+            )
             return None
         if event.tag in {_TAG + "str", "!"} or (event.tag is None and not event.implicit[0]):
             return text

@@ -17,7 +17,7 @@ from attrs import frozen
 from trio_wsb.addresses import BackendURL, ListenAddress, Networks
 from trio_wsb.background.counts import CountTarget
 from trio_wsb.balancing.backend import BackendTable
-from trio_wsb.balancing.counts import CountKey, CountTable
+from trio_wsb.balancing.counts import CountTable
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.load import load
 from trio_wsb.config.model import Config, EntryPoint, LoadBalancer, Ping, Service, ServersTransport
@@ -141,12 +141,12 @@ class Builder:
             for service in config.http.services.values()
             for server in service.load_balancer.servers
         )
-        return Built(Runtime(entry_points), tuple(targets), urls)
+        runtime = Runtime(entry_points, services, config.balancer_metric_path)
+        return Built(runtime, tuple(targets), urls)
 
     def install(self, built: Built) -> None:
         """Take note that `built` is in force: what only the one before it needed may be forgotten."""
         self._backends.retain(built.backends)
-        self._counts.retain(CountKey(target.url, target.path, target.field) for target in built.count_targets)
 
     def _service(self, prepared: Prepared, name: str, service: Service) -> ServiceRuntime:
         balancer = service.load_balancer

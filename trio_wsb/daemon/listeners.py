@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 
+import structlog
 import trio
 from attrs import define
 
 from trio_wsb.addresses import ListenAddress
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.listener import accept_forever, bind
+
+log = structlog.stdlib.get_logger("trio_wsb.listeners")
 
 Accepted = Callable[[str, socket.socket, object], None]
 """Called with an entry point's name, a connection that it accepted and hands over, and the peer's address."""
@@ -70,10 +73,14 @@ class ListenerSet:
         for address in [address for address in self._listeners if address not in addresses]:
             listener = self._listeners.pop(address)
             listener.scope.cancel()
+            log.info(
+                "no longer listening", entryPoint=listener.entry_point, address=_bound_name(listener.sock)
+            )
         for address, name in addresses.items():
             if address in fresh:
                 self._listeners[address] = _Listener(fresh[address], name, trio.CancelScope())
                 nursery.start_soon(self._serve, self._listeners[address])
+                log.info("listening", entryPoint=name, address=_bound_name(fresh[address]))
             else:
                 self._listeners[address].entry_point = name
 

@@ -1,20 +1,51 @@
 """Reload: parse, check and build everything first, then swap; any error keeps the old configuration.
 
-Requests that come while one is under way coalesce into one more: a storm of SIGHUPs costs two reloads.
+One reload at a time. Whoever asks while one is under way gets the next one, since the file may have changed after the
+present one has read it; all who ask meanwhile share that one, so a storm of SIGHUPs costs two reloads.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import trio
+from attrs import define, field, frozen
 
 from trio_wsb.daemon.build import Prepared, prepare
 from trio_wsb.errors import ConfigurationError
 
 log = structlog.stdlib.get_logger("trio_wsb.reload")
+
+
+@frozen
+class ReloadOutcome:
+    """What came of a reload.
+
+    `problems` and `warnings` are lines, ready to be shown; there are problems if and only if it failed. `finished_at`
+    is in seconds since 1970, `duration` in seconds.
+    """
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    finished_at: float
+    duration: float
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the configuration in the file is in force now; else the one before still is."""
+        return not self.problems
+
+
+@define(eq=False)
+class _Round:
+    """A reload that is wanted or under way, and those who wait for it."""
+
+    wanted: trio.Event = field(factory=trio.Event)
+    finished: trio.Event = field(factory=trio.Event)
+    outcome: ReloadOutcome | None = None
 
 
 class Reloader:
@@ -28,50 +59,90 @@ class Reloader:
           apply: puts a configuration to work; raises ConfigurationError and changes nothing if it cannot.
 
         """
-        self._path = path
+        self.path = path
         self._apply = apply
-        self._current: Prepared | None = None
-        self._wanted = trio.Event()
+        self._next = _Round()
+        self._first: Prepared | None = None
+        self.current: Prepared | None = None
+        """The configuration in force."""
+        self.loaded_at = 0.0
+        """When it came into force, in seconds since 1970."""
+        self.last: ReloadOutcome | None = None
+        """What came of the last reload."""
         self.succeeded = 0
         self.failed = 0
 
+    def begin(self, first: Prepared) -> None:
+        """Take note of the configuration that the daemon begins with."""
+        self._first = first
+        self._take(first)
+
     def request(self) -> None:
         """Reload soon; safe to call at any time."""
-        self._wanted.set()
+        self._next.wanted.set()
+
+    async def reload(self) -> ReloadOutcome:
+        """Reload and return what came of it. A caller that is cancelled has still asked for it."""
+        mine = self._next
+        mine.wanted.set()
+        await mine.finished.wait()
+        assert mine.outcome is not None
+        return mine.outcome
 
     async def run(self) -> None:
         """Serve requests until cancelled."""
         while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            await self.reload()
+            await self._next.wanted.wait()
+            # From here on others ask for the round after this one: the file is about to be read.
+            current, self._next = self._next, _Round()
+            current.outcome = self.last = await self._reload()
+            current.finished.set()
 
-    async def reload(self) -> bool:
-        """Reload now; whether it worked. Every problem is logged."""
+    async def _reload(self) -> ReloadOutcome:
         begun = trio.current_time()
+        warnings: tuple[str, ...] = ()
+        problems: tuple[str, ...] = ()
         try:
             # Reading and parsing a megabyte of YAML takes a tenth of a second, and sessions must not wait.
-            prepared = await trio.to_thread.run_sync(prepare, self._path, self._current)
+            prepared = await trio.to_thread.run_sync(prepare, self.path, self.current)
+            warnings = (*prepared.warnings, *_needs_restart(self._first, prepared))
             self._apply(prepared)
-            self._current = prepared
+            self._take(prepared)
         except ConfigurationError as error:
+            problems = tuple(error.problems)
+        except Exception as error:
+            # Our own fault, and the log has where; the sessions are not to pay for it.
+            log.exception("internal error in a reload")
+            problems = (f"internal error: {type(error).__name__}; the log has more",)
+        duration = round(trio.current_time() - begun, 3)
+        outcome = ReloadOutcome(problems, warnings, time.time(), duration)
+        self._tell(outcome)
+        return outcome
+
+    def _take(self, prepared: Prepared) -> None:
+        self.current, self.loaded_at = prepared, time.time()
+
+    def _tell(self, outcome: ReloadOutcome) -> None:
+        """Count the outcome and log it, every line of it."""
+        if outcome.succeeded:
+            self.succeeded += 1
+        else:
             self.failed += 1
-            for problem in error.problems:
-                log.error("configuration problem", problem=problem)
-            log.error(
-                "reload failed, the old configuration stays in force",
-                problems=len(error.problems),
-                reloads=self.succeeded,
-                reloadsFailed=self.failed,
-            )
-            return False
-        self.succeeded += 1
-        for warning in prepared.warnings:
-            log.warning("configuration warning", problem=warning)
-        log.info(
-            "configuration reloaded",
-            reloads=self.succeeded,
-            reloadsFailed=self.failed,
-            duration=round(trio.current_time() - begun, 3),
+        counts = {"reloads": self.succeeded, "reloadsFailed": self.failed}
+        if outcome.succeeded:
+            for warning in outcome.warnings:
+                log.warning("configuration warning", problem=warning)
+            log.info("configuration reloaded", **counts, duration=outcome.duration)
+            return
+        for problem in outcome.problems:
+            log.error("configuration problem", problem=problem)
+        log.error(
+            "reload failed, the old configuration stays in force", problems=len(outcome.problems), **counts
         )
-        return True
+
+
+def _needs_restart(first: Prepared | None, new: Prepared) -> list[str]:
+    """Return a line for what differs from the start and is read there alone."""
+    if first is None or first.config.control == new.config.control:
+        return []
+    return ["control: the control socket stays where it is until a restart"]

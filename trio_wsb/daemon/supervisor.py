@@ -137,8 +137,6 @@ class Supervisor:
 
     def _log_start(self, prepared: Prepared) -> None:
         soft, limit = raise_descriptor_limit()
-        for name, address in self._listeners.bound():
-            log.info("listening", entryPoint=name, address=address)
         for name, service in prepared.config.http.services.items():
             balancer = service.load_balancer
             log.info(

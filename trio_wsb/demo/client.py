@@ -10,22 +10,19 @@ import os
 import ssl
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
 
 import trio
 import trio_websocket
 from attrs import frozen
 
+from trio_wsb.demo.connect import open_session, parse_target
 from trio_wsb.demo.latency import Latencies
 from trio_wsb.demo.totals import Totals
 
 ECHO_TIMEOUT = 30.0
 """Time for an echo, in seconds; a session without one is lost."""
 
-CONNECT_TIMEOUT = 30.0
-CLOSE_TIMEOUT = 10.0
 RECONNECT_DELAY = 0.5
-MAX_MESSAGE_SIZE = 64 * 2**20
 
 
 @frozen
@@ -52,7 +49,8 @@ class Client:
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
-        self._url, self._ssl = _websocket_url(options)
+        self._target = parse_target(options.url)
+        self._ssl = _ssl_context(options) if self._target.tls else None
         # Echoes that reach another client process must not pass for its own.
         self._tag = f"{os.getpid():x}"
         self._started = 0.0
@@ -134,13 +132,7 @@ class Client:
         self._waits.add(opening)
         try:
             with opening:
-                async with trio_websocket.open_websocket_url(
-                    self._url,
-                    ssl_context=self._ssl,
-                    max_message_size=MAX_MESSAGE_SIZE,
-                    connect_timeout=CONNECT_TIMEOUT,
-                    disconnect_timeout=CLOSE_TIMEOUT,
-                ) as websocket:
+                async with open_session(self._target, ssl_context=self._ssl) as websocket:
                     self._waits.discard(opening)
                     self._opened += 1
                     self._opened_by[number] += 1
@@ -201,16 +193,12 @@ class Client:
         return None
 
 
-def _websocket_url(options: ClientOptions) -> tuple[str, Any]:
-    scheme, separator, rest = options.url.partition("://")
-    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
-    context = None
-    if scheme == "wss":
-        context = ssl.create_default_context()
-        if options.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-    return f"{scheme}{separator}{rest}", context
+def _ssl_context(options: ClientOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if options.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _explain(error: Exception) -> str:

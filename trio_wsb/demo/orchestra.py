@@ -323,14 +323,19 @@ class Orchestra:
             await self._news.wait()
         await self._children.stop([self._daemon] if self._daemon else [], GRACE)
         await self._children.stop(self._backend_processes, GRACE)
-        # A client's 1 says that it found something wrong, which its figures say too.
-        unclean = [
-            child
-            for child in self._children.all
-            if child.status not in {0, 1 if child in self._clients else 0}
+        self._scene.unclean = [
+            f"{child.name} with {child.status}" for child in self._children.all if not self._ended_well(child)
         ]
-        self._scene.unclean = [f"{child.name} with {child.status}" for child in unclean]
         self._say("clients, balancer and backends have ended")
+
+    def _ended_well(self, child: Child) -> bool:
+        # A client's 1 says that it found something wrong, which its figures say too. A process that was
+        # still starting when the demo was ended early had not yet got to handling signals.
+        return (
+            child.status == 0
+            or (child.status == 1 and child in self._clients)
+            or (child.status == -signal.SIGTERM and not self._complete)
+        )
 
     async def _draw(self) -> None:
         if self._plain:

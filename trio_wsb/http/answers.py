@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Final
@@ -34,10 +35,56 @@ def text_response(
       date: the time for the Date field in seconds since 1970 (RFC 9110 section 6.6.1); None leaves it out.
 
     """
-    body = f"{text}\n".encode()
+    return content_response(
+        status,
+        "text/plain; charset=utf-8",
+        f"{text}\n".encode(),
+        headers,
+        close=close,
+        head_only=head_only,
+        date=date,
+    )
+
+
+def json_response(
+    status: int,
+    document: object,
+    headers: Iterable[Field] = (),
+    *,
+    close: bool = True,
+    head_only: bool = False,
+) -> bytes:
+    """Return a whole response with `document` as JSON and a line end; never kept by a cache.
+
+    Raises:
+      ValueError: `document` has a number that JSON cannot express (RFC 8259 section 6).
+
+    """
+    body = json.dumps(document, allow_nan=False).encode() + b"\n"
+    return content_response(
+        status,
+        "application/json",
+        body,
+        [("Cache-Control", "no-store"), *headers],
+        close=close,
+        head_only=head_only,
+    )
+
+
+def content_response(
+    status: int,
+    content_type: str,
+    body: bytes,
+    headers: Iterable[Field] = (),
+    *,
+    close: bool = True,
+    head_only: bool = False,
+    date: float | None = None,
+) -> bytes:
+    """Return a whole response; the arguments mean what they do in `text_response`."""
     fields: list[Field] = [] if date is None else [("Date", formatdate(date, usegmt=True))]
     fields += [
-        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Type", content_type),
         # Browsers must not take it for anything else, whatever it says.
         ("X-Content-Type-Options", "nosniff"),
         ("Content-Length", str(len(body))),

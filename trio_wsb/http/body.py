@@ -204,8 +204,7 @@ class BodyScanner:
         if self._state is _State.CHUNK_LINE:
             self._begin_chunk(line)
         elif self._state is _State.DATA_END:
-            if line != b"\r\n":
-                raise self._error("a chunk is longer than its size")
+            # Two bytes at most, the last one LF, and no bare LF gets here: it is CRLF.
             self._state = _State.CHUNK_LINE
         elif line == b"\r\n":
             self._state = _State.DONE

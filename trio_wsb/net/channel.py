@@ -9,6 +9,7 @@ bound methods: a Python wrapper around `recv_into` and `send` is a measurable pa
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import TypeAlias
@@ -81,18 +82,21 @@ async def receive_some(channel: ByteChannel, buffer: Buffer) -> int:
             await channel.wait_readable()
 
 
-async def send_all(channel: ByteChannel, data: Data) -> None:
-    """Write all of `data`, waiting as often as it takes.
+async def send_all(channel: ByteChannel, data: Data, *, stall_timeout: float = math.inf) -> None:
+    """Write all of `data`, waiting as often as it takes, but never more than `stall_timeout` seconds at a time.
 
-    Raises `OSError` as `ByteChannel.send` does. When cancelled, how much was written is lost: give the
-    channel up after that.
+    Raises `OSError` as `ByteChannel.send` does, and `TimeoutError`, which is one, when the peer took nothing for so
+    long. When this happens or it is cancelled, how much was written is lost: give the channel up after that.
     """
     view = memoryview(data)
     while view:
         try:
             view = view[channel.send(view) :]
         except BlockingIOError:
-            await channel.wait_writable()
+            with trio.move_on_after(stall_timeout) as waiting:
+                await channel.wait_writable()
+            if waiting.cancelled_caught:
+                raise TimeoutError("the peer takes nothing") from None
 
 
 async def linger(channel: ByteChannel, buffer: Buffer, *, seconds: float, limit: int) -> None:
@@ -119,14 +123,14 @@ async def linger(channel: ByteChannel, buffer: Buffer, *, seconds: float, limit:
         channel.close()
 
 
-async def send_shared(channel: ByteChannel, data: memoryview) -> None:
+async def send_shared(channel: ByteChannel, data: memoryview, *, stall_timeout: float = math.inf) -> None:
     """Write all of `data`, a part of a buffer that others may overwrite at the next checkpoint.
 
-    Raises `OSError` as `ByteChannel.send` does.
+    Raises `OSError` as `send_all` does.
     """
     try:
         sent = channel.send(data) if data else 0
     except BlockingIOError:
         sent = 0
     if sent < len(data):
-        await send_all(channel, bytes(data[sent:]))
+        await send_all(channel, bytes(data[sent:]), stall_timeout=stall_timeout)

@@ -77,8 +77,11 @@ async def accept_forever(
 
     """
     exhausted = False
-    while True:
-        await trio.lowlevel.wait_readable(listener)
+    while listener.fileno() != -1:
+        try:
+            await trio.lowlevel.wait_readable(listener)
+        except trio.ClosedResourceError:
+            return
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = listener.accept()

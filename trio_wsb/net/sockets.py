@@ -42,6 +42,20 @@ def set_session_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
+def set_reset_on_close(sock: socket.socket) -> None:
+    """Make the coming close of `sock` throw unsent bytes away and reset the connection."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # closed already
+
+
+def check_open(sock: socket.socket) -> None:
+    """Raise `trio.ClosedResourceError` if `sock` is closed; Trio itself raises ValueError for the lost descriptor."""
+    if sock.fileno() == -1:
+        raise trio.ClosedResourceError
+
+
 class SocketChannel(ByteChannel):
     """A byte channel over a connected, non-blocking stream socket, which it owns from then on."""
 
@@ -60,9 +74,11 @@ class SocketChannel(ByteChannel):
         self.send = sock.send
 
     def wait_readable(self) -> Awaitable[None]:
+        check_open(self._sock)
         return trio.lowlevel.wait_readable(self._sock)
 
     def wait_writable(self) -> Awaitable[None]:
+        check_open(self._sock)
         return trio.lowlevel.wait_writable(self._sock)
 
     def shutdown(self) -> None:
@@ -77,10 +93,7 @@ class SocketChannel(ByteChannel):
             self._sock.close()
 
     def abort(self) -> None:
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        except OSError:
-            pass
+        set_reset_on_close(self._sock)
         self.close()
 
 

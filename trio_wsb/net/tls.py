@@ -14,7 +14,7 @@ import trio
 
 from trio_wsb.errors import DialError
 from trio_wsb.net.channel import Buffer, ByteChannel, Data
-from trio_wsb.net.sockets import SocketChannel
+from trio_wsb.net.sockets import check_open, set_reset_on_close
 
 _RECORD = 16384
 """Bytes sealed at a time: one TLS record (RFC 8446 section 5.1), so that OpenSSL never holds more of ours."""
@@ -47,24 +47,41 @@ def client_context(*, verify: bool = True, root_cas: tuple[str, ...] = ()) -> ss
 
 
 class TLSChannel(ByteChannel):
-    """A byte channel over an established TLS connection, which it owns from then on."""
+    """A byte channel over an established TLS connection, which it owns from then on.
 
-    __slots__ = ("_sock",)
+    The end of the TCP connection counts as the end of the stream also without a close_notify, which many servers
+    leave out; what is sent through here knows its own length.
+    """
+
+    __slots__ = ("_shut", "_sock")
 
     can_half_close = False
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
+        self._shut = False  # our close_notify is out; the socket may be a plain one by now
 
     def recv_into(self, buffer: Buffer, /) -> int:
         try:
+            if self._shut:
+                return self._receive_last(buffer)
             return self._sock.recv_into(buffer)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         except ssl.SSLError as error:
             raise ConnectionResetError(f"TLS failed: {error.reason}") from error
 
+    def _receive_last(self, buffer: Buffer) -> int:
+        if self._sock.fileno() != -1 and self._sock.version() is None:
+            return 0  # both said close_notify, and what comes now would not be TLS
+        try:
+            return self._sock.recv_into(buffer)
+        except ssl.SSLZeroReturnError:
+            return 0
+
     def send(self, data: Data, /) -> int:
+        if self._shut:
+            raise BrokenPipeError("the connection was shut down")
         # OpenSSL wants a retried write to begin with the same bytes and to be no shorter: both hold, since
         # callers repeat what is left and a record's length only depends on that.
         try:
@@ -75,15 +92,20 @@ class TLSChannel(ByteChannel):
             raise BrokenPipeError(f"TLS failed: {error.reason}") from error
 
     async def wait_readable(self) -> None:
-        if self._sock.fileno() != -1 and self._sock.pending():
+        check_open(self._sock)
+        if self._sock.pending():
             await trio.lowlevel.checkpoint()
             return
         await trio.lowlevel.wait_readable(self._sock)
 
     def wait_writable(self) -> Awaitable[None]:
+        check_open(self._sock)
         return trio.lowlevel.wait_writable(self._sock)
 
     def shutdown(self) -> None:
+        if self._shut:
+            return
+        self._shut = True
         try:
             self._sock.unwrap()
         except (OSError, ValueError):
@@ -92,14 +114,18 @@ class TLSChannel(ByteChannel):
 
     def close(self) -> None:
         if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+            # RFC 8446 section 6.1: each party says close_notify before it closes its side.
+            self.shutdown()
+            self._close()
 
     def abort(self) -> None:
         if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
-            # A TLS socket has no abort of its own; the TCP one below it has.
-            SocketChannel(socket.socket(fileno=self._sock.detach())).abort()
+            set_reset_on_close(self._sock)
+            self._close()
+
+    def _close(self) -> None:
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
 
 
 async def handshake(sock: socket.socket, context: ssl.SSLContext, server_name: str) -> TLSChannel:

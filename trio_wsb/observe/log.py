@@ -85,7 +85,7 @@ def _renderer(form: LogFormat, *, colors: bool) -> list[Any]:
     if form == "json":
         return [
             structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("msg"),
+            _time_level_message_first,
             structlog.processors.JSONRenderer(),
         ]
     return [
@@ -104,3 +104,10 @@ def _is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except (ValueError, io.UnsupportedOperation):
         return False
+
+
+def _time_level_message_first(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Put what every line has in front, in one order, for people who read JSON lines as they go by."""
+    return {"time": event.pop("time"), "level": event.pop("level"), "msg": event.pop("event"), **event}

@@ -20,7 +20,8 @@ from trio_wsb.http.answers import error_response, text_response
 from trio_wsb.http.head import RequestHead
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
-from trio_wsb.proxy.plain import ClientLeft, ResponseCutOff, proxy_request
+from trio_wsb.proxy.client import ClientLeft
+from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
 from trio_wsb.proxy.request import Peer, ProxiedRequest
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
 from trio_wsb.proxy.session import Session
@@ -34,6 +35,9 @@ PING_PATH = "/ping"
 
 REFUSAL_TIMEOUT = 2.0
 """Seconds that a refused client gets to read its answer."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a client gets to read an answer of our own."""
 
 REFUSAL_LIMIT = 1 << 20
 """Bytes that a refused client may still send meanwhile."""
@@ -60,34 +64,39 @@ class Connection:
                 # Sessions live for hours, and by the thousand: nothing of the handshake may live with them.
                 del self._reader
                 await self._proxy.sessions.run(session)
-        except ClientLeft:
-            pass
-        except ResponseCutOff:
+        except (ClientLeft, ResponseCutOff):
+            # An orderly end would make what was sent of an answer look like all of it.
             self._channel.abort()
         finally:
             self._channel.close()
 
     async def _serve_requests(self) -> Session | None:
         first = True
-        while True:
-            # Looked up anew for each request: a reload may have changed or removed it.
-            entry = self._proxy.runtime.entry_points.get(self._entry_point)
-            if entry is None:
-                return None
+        head: RequestHead | None = None
+        while (entry := self._entry()) is not None:
             try:
                 head = await self._receive_head(entry, first=first)
                 if head is None:
                     return None
+                # Looked up again: a reload may have changed or removed it while the client was silent.
+                current = self._entry()
+                if current is None:
+                    return None
+                entry = current
                 found = await self._answer(entry, head)
             except HTTPError as error:
-                await self._refuse(entry, error)
+                await self._refuse(entry, error, head)
                 return None
             if isinstance(found, Session):
                 return found
             if not found:
                 await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
                 return None
-            first = False
+            first, head = False, None
+        return None
+
+    def _entry(self) -> EntryPointRuntime | None:
+        return self._proxy.runtime.entry_points.get(self._entry_point)
 
     async def _receive_head(self, entry: EntryPointRuntime, *, first: bool) -> RequestHead | None:
         """Return the next request's head, or None when the client has no more.
@@ -133,8 +142,11 @@ class Connection:
 
     async def _answer(self, entry: EntryPointRuntime, head: RequestHead) -> Session | bool:
         """Answer one request; the session it became, or whether the connection can serve another one."""
-        if entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}:
-            return await self._answer_ping(entry, head)
+        keep_alive = head.keep_alive and not self._proxy.stopping and not head.framing.has_body
+        own = self._own_answer(entry, head, keep_alive=keep_alive)
+        if own is not None:
+            await self._send(own, ANSWER_TIMEOUT)
+            return keep_alive
         found = entry.routers.find(RequestView.of(head.host, head.path))
         if found is None:
             raise HTTPError(404, "404 page not found")
@@ -147,15 +159,20 @@ class Connection:
         check_request(head)
         return await open_session(request) or False
 
-    async def _answer_ping(self, entry: EntryPointRuntime, head: RequestHead) -> bool:
+    def _own_answer(self, entry: EntryPointRuntime, head: RequestHead, *, keep_alive: bool) -> bytes | None:
+        """Return the balancer's own answer, or None for a request that is to be routed."""
+        if not (entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}):
+            internal = self._proxy.internal
+            return None if internal is None else internal(entry, self._peer.address, head, keep_alive)
         stopping = self._proxy.stopping
-        keep_alive = head.keep_alive and not stopping and not head.framing.has_body
-        status = entry.ping_status_stopping if stopping else 200
-        text = "stopping" if stopping else "OK"
-        await self._send(text_response(status, text, head_only=head.method == "HEAD", close=not keep_alive))
-        return keep_alive
+        return text_response(
+            entry.ping_status_stopping if stopping else 200,
+            "stopping" if stopping else "OK",
+            head_only=head.method == "HEAD",
+            close=not keep_alive,
+        )
 
-    async def _refuse(self, entry: EntryPointRuntime, error: HTTPError) -> None:
+    async def _refuse(self, entry: EntryPointRuntime, error: HTTPError, head: RequestHead | None) -> None:
         # Traffic that a stranger can send at will is logged below the level of what an operator must see.
         emit = log.warning if error.status >= 500 else log.info
         emit(
@@ -165,11 +182,12 @@ class Connection:
             status=error.status,
             reason=error.reason,
         )
-        await self._send(error_response(error.status, error.reason, error.headers))
+        head_only = head is not None and head.method == "HEAD"
+        await self._send(error_response(error.status, error.reason, error.headers, head_only=head_only))
         await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
 
-    async def _send(self, data: bytes) -> None:
-        with trio.move_on_after(REFUSAL_TIMEOUT):
+    async def _send(self, data: bytes, seconds: float = REFUSAL_TIMEOUT) -> None:
+        with trio.move_on_after(seconds):
             try:
                 await send_all(self._channel, data)
             except OSError as error:

@@ -11,25 +11,22 @@ import math
 import trio
 
 from trio_wsb.balancing.backend import Backend
-from trio_wsb.errors import BadRequest, BadResponse, HTTPError
-from trio_wsb.http.body import BodyScanner, request_body, response_body
+from trio_wsb.errors import BadRequest, BadResponse, Error, HTTPError
+from trio_wsb.http.body import request_body, response_body
 from trio_wsb.http.forward import downstream_framing, downstream_head, upstream_head
 from trio_wsb.http.framing import NO_BODY, FramingKind
 from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_shared
+from trio_wsb.proxy.client import ClientLeft, beside, to_client, watch_client
 from trio_wsb.proxy.request import ProxiedRequest
-from trio_wsb.proxy.upstream import Silence, Tries, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be repeated when it is not known whether they were acted on (RFC 9110 section 9.2.2)."""
 
 
-class ClientLeft(Exception):
-    """The client went away, or takes no more of its answer."""
-
-
-class ResponseCutOff(Exception):
+class ResponseCutOff(Error):  # noqa: N818 - named as its kin in errors.py are
     """The backend broke its response off; the client can only be told by a reset of its connection."""
 
 
@@ -50,22 +47,26 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     tries = Tries(request.proxy.dial, request.service, request.client)
     while True:
         backend, upstream = await tries.connect()
+        exchange = _Exchange(request, backend, upstream)
         counted_out = False
         try:
-            return await _Exchange(request, backend, upstream).run()
+            return await exchange.run()
         except Silence as error:
             counted_out = True
             tries.failed(backend, "the connection ended before an answer")
             if not repeatable:
                 raise HTTPError(502, "the backend ended the connection before an answer") from error
-        except (BadResponse, ResponseCutOff) as error:
+        except BadRequest:
+            raise  # the client's fault: its body was cut off or is malformed
+        except (HTTPError, ResponseCutOff) as error:
             counted_out = True
-            log_failure(request.service.name, backend, str(error) or "the response broke off")
+            reason = error.reason if isinstance(error, HTTPError) else "the response broke off"
+            log_failure(request.service.name, backend, reason)
             raise
         finally:
             upstream.close()
             if not counted_out:
-                backend.handshake_ended(trio.current_time())
+                backend.handshake_ended(trio.current_time() if exchange.answered else None)
 
 
 class _Exchange:
@@ -76,8 +77,9 @@ class _Exchange:
         self._backend = backend
         self._upstream = upstream
         self._body_sent = not request.head.framing.has_body
-        self._body_fault: HTTPError | None = None
         self._head_scope = trio.CancelScope()
+        self.answered = False
+        """Whether the backend has given its final answer, as far as its head."""
 
     async def run(self) -> bool:
         """Send the request and pass the response on, as `proxy_request` says."""
@@ -90,37 +92,27 @@ class _Exchange:
             entry_scheme="http",
             entry_port=request.entry.port,
             server_name=request.proxy.server_name,
-            host=None if service.pass_host_header else self._backend.url.authority,
+            host=host_for(service, request.head, self._backend),
         )
-        keep_alive, fault = False, None
-        async with trio.open_nursery() as nursery:
-            try:
-                keep_alive = await self._converse(nursery, head)
-            except (HTTPError, Silence, ClientLeft, ResponseCutOff) as error:
-                fault = error  # raised outside, for a nursery would wrap it in a group
-            # An answer may come before the end of the request (413, say); the rest of the body is not waited for.
-            nursery.cancel_scope.cancel()
-        if fault is not None:
-            raise fault
-        return keep_alive and self._body_sent
-
-    async def _converse(self, nursery: trio.Nursery, head: bytes) -> bool:
-        request = self._request
         try:
-            await send_all(self._upstream, head)
+            await send_all(self._upstream, head, stall_timeout=service.write_timeout or math.inf)
         except OSError as error:
             raise Silence from error
-        if self._body_sent:
-            self._limit_answer()
-        else:
-            nursery.start_soon(self._send_body)
+        # An answer may come before the end of the request (413, say); the rest of the body is not waited for.
+        keep_alive = await beside(self._pass_answer_on, self._attend_client)
+        return keep_alive and self._body_sent
+
+    async def _pass_answer_on(self) -> bool:
+        request = self._request
         reader = ResponseReader()
         answer = None
         with self._head_scope:
             answer = await self._receive_answer(reader)
         if answer is None:
-            raise self._body_fault or HTTPError(504, "the backend did not answer in time")
-        keep_alive = request.head.keep_alive and not request.proxy.stopping
+            raise HTTPError(504, "the backend did not answer in time")
+        self.answered = True
+        # Where a body that nobody wants ends, only its sender could say: no further request can be found then.
+        keep_alive = request.head.keep_alive and self._body_sent and not request.proxy.stopping
         return await forward_response(request, self._upstream, answer, reader, keep_alive=keep_alive)
 
     async def _receive_answer(self, reader: ResponseReader) -> ResponseHead:
@@ -134,36 +126,43 @@ class _Exchange:
                 return answer
             if request.head.version >= (1, 1):
                 interim = downstream_head(answer, upgrade=False, framing=NO_BODY, keep_alive=True)
-                await _to_client(request, interim)
+                await to_client(request, interim)
 
     def _limit_answer(self) -> None:
         timeout = self._request.service.transport.response_header_timeout
         self._head_scope.deadline = trio.current_time() + (timeout or math.inf)
 
+    async def _attend_client(self) -> Error | None:
+        """Pass the request's body on, then watch whether the client stays; what to end the exchange with."""
+        if not self._body_sent:
+            try:
+                await self._send_body()
+            except BadRequest as fault:
+                # After the head of an answer there is no other way to tell the client than its connection.
+                return ClientLeft() if self.answered else fault
+            except OSError:
+                # The backend takes no more of it; it may have answered all the same (RFC 9112 section 9.5).
+                self._limit_answer()
+                return None
+            self._body_sent = True
+        self._limit_answer()
+        return await watch_client(self._request)
+
     async def _send_body(self) -> None:
-        """Pass the request's body on. A fault of the client ends the wait for the answer with that fault."""
         request = self._request
         scratch = request.proxy.scratch
-        try:
-            body = request_body(request.head)
-            data = memoryview(request.reader.take_rest())
-            while True:
-                size = body.feed(data)
-                with trio.fail_after(request.service.write_timeout or math.inf):
-                    await send_shared(self._upstream, data[:size])
-                if body.done:
-                    request.reader.feed(data[size:])
-                    break
-                data = scratch[: await self._receive_body()]
-        except HTTPError as fault:
-            self._body_fault = fault
-            self._head_scope.cancel()
-        except (OSError, trio.TooSlowError):
-            # The backend takes no more of it; it may have answered all the same (RFC 9112 section 9.5).
-            self._limit_answer()
-        else:
-            self._body_sent = True
-            self._limit_answer()
+        stall_timeout = request.service.write_timeout or math.inf
+        body = request_body(request.head)
+        data = memoryview(request.reader.take_rest())
+        while True:
+            size = body.feed(data)
+            if body.done:
+                # Now, for while the write waits the scratch buffer belongs to others.
+                request.reader.feed(data[size:])
+            await send_shared(self._upstream, data[:size], stall_timeout=stall_timeout)
+            if body.done:
+                return
+            data = scratch[: await self._receive_body()]
 
     async def _receive_body(self) -> int:
         """Receive more of the body into the scratch buffer and return how many bytes."""
@@ -206,7 +205,7 @@ async def forward_response(
     body = response_body(answer, head.method)
     framing = downstream_framing(body.framing, head.version)
     keep_alive = keep_alive and framing.kind is not FramingKind.UNTIL_CLOSE
-    await _to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
+    await to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
     bare = framing is not body.framing  # chunks are taken off for a client that does not know them
     data = memoryview(reader.take_rest())
     try:
@@ -214,10 +213,10 @@ async def forward_response(
             if bare:
                 _, pieces = body.feed_data(data)
                 for piece in tuple(map(bytes, pieces)):
-                    await _to_client(request, piece)
+                    await to_client(request, piece)
             else:
                 size = body.feed(data)
-                await _body_to_client(request, data[:size])
+                await to_client(request, data[:size])
             if body.done:
                 break
             # How long a backend may think between two pieces is its own affair: there are long polls and event streams.
@@ -229,17 +228,3 @@ async def forward_response(
     except (HTTPError, OSError) as error:
         raise ResponseCutOff from error
     return keep_alive
-
-
-async def _to_client(request: ProxiedRequest, data: bytes) -> None:
-    await _body_to_client(request, memoryview(data))
-
-
-async def _body_to_client(request: ProxiedRequest, data: memoryview) -> None:
-    with trio.move_on_after(request.service.write_timeout or math.inf):
-        try:
-            await send_shared(request.channel, data)
-        except OSError as error:
-            raise ClientLeft from error
-        return
-    raise ClientLeft

@@ -39,8 +39,12 @@ CLOSE_TIMEOUT: Final = 10.0
 LINGER_TIMEOUT: Final = 5.0
 """Seconds for what is left of the other direction after a peer broke off."""
 
-HALF_CLOSED_TIMEOUT: Final = 30.0
-"""Seconds of silence in the remaining direction after the other one ended."""
+HALF_CLOSED_TIMEOUT: Final = 5.0
+"""Seconds of silence in the remaining direction after the other one ended.
+
+An end of stream without a Close frame is nearly always a peer that died, and its session must not seem to
+live; but one that only stopped sending still gets all that is on its way.
+"""
 
 
 class Pump:

@@ -43,3 +43,9 @@ class ProxiedRequest:
     def client(self) -> IPAddress | None:
         """The client's address: the peer's, or what a trusted peer says that it is."""
         return client_address(self.peer.address, self.head.headers, self.entry.policy)
+
+    @property
+    def client_text(self) -> str:
+        """The client for people: with its port when it is the peer, for which alone a port is known."""
+        client = self.client
+        return self.peer.text if client == self.peer.address else str(client)

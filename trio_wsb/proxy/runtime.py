@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
-from trio_wsb.addresses import BackendURL
+from trio_wsb.addresses import BackendURL, IPAddress
 from trio_wsb.balancing.pool import Pool
 from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.http.head import RequestHead
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.relay import SCRATCH_SIZE
 from trio_wsb.proxy.session import SessionTable
@@ -66,10 +67,20 @@ class Runtime:
     """One configuration, ready to serve."""
 
     entry_points: Mapping[str, EntryPointRuntime]
+    services: Mapping[str, ServiceRuntime] = field(factory=dict)
+    """Every service, those that no router names included."""
+    balancer_metric_path: str = ""
 
 
 Dial = Callable[[BackendURL, TransportRuntime], Awaitable[ByteChannel]]
 """Connects to a backend under its dial timeout; raises DialError; the caller owns the channel."""
+
+
+Internal = Callable[[EntryPointRuntime, IPAddress | None, RequestHead, bool], bytes | None]
+"""Answers a request that is for the balancer itself, or returns None for one that is to be routed.
+
+Called with the entry point, the peer's address, the head, and whether the connection stays open after the answer.
+"""
 
 
 class Proxy:
@@ -82,6 +93,8 @@ class Proxy:
         """Connects to a backend; another one lets the whole proxy run without a network."""
         self.server_name = server_name
         """This host's name, for X-Forwarded-Server; "" sends none."""
+        self.internal: Internal | None = None
+        """Asked before the routers, if whoever made the proxy has set it."""
         self.sessions = SessionTable()
         self.sweeper = Sweeper()
         self.connections: Counter[str] = Counter()

@@ -8,6 +8,8 @@ which requests are smuggled past a proxy that believes in an upgrade which did n
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Final
 
 import trio
 
@@ -18,12 +20,17 @@ from trio_wsb.http.framing import NO_BODY
 from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, send_all
-from trio_wsb.proxy.plain import ClientLeft, forward_response
+from trio_wsb.proxy.client import beside, to_client, watch_client
+from trio_wsb.proxy.plain import forward_response
 from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.session import Session
-from trio_wsb.proxy.upstream import Silence, Tries, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
 from trio_wsb.websocket.handshake import check_answer, offered_protocols
+
+QUICK_ANSWER: Final = 0.2
+"""Seconds that a backend may take before the client is watched too. Most need less, and a nursery for each is
+a tenth of what a handshake costs."""
 
 
 async def open_session(request: ProxiedRequest) -> Session | None:
@@ -37,7 +44,7 @@ async def open_session(request: ProxiedRequest) -> Session | None:
 
     Raises:
       HTTPError: there is no session and nothing was sent to the client yet.
-      ClientLeft: the client did not take the 101, or the refusal.
+      ClientLeft: the client gave up, or did not take the 101 or the refusal.
 
     """
     tries = Tries(request.proxy.dial, request.service, request.client)
@@ -61,7 +68,10 @@ async def open_session(request: ProxiedRequest) -> Session | None:
                 raise
             counted_out = True
             backend.handshake_ended(trio.current_time())
-            await forward_response(request, upstream, answer, reader, keep_alive=False)
+            await beside(
+                partial(forward_response, request, upstream, answer, reader, keep_alive=False),
+                partial(watch_client, request),
+            )
             upstream.close()
             return None
         except BaseException:
@@ -84,19 +94,29 @@ async def _ask(
         entry_scheme="http",
         entry_port=request.entry.port,
         server_name=request.proxy.server_name,
-        host=None if service.pass_host_header else backend.url.authority,
+        host=host_for(service, request.head, backend),
     )
     with trio.move_on_after(service.transport.response_header_timeout or math.inf):
         try:
             await send_all(upstream, head)
         except OSError as error:
             raise Silence from error
-        while True:
-            answer = await receive_response_head(upstream, reader, request.proxy.scratch)
-            # Interim answers (RFC 9110 section 15.2) say nothing that a handshake needs.
-            if answer.status >= 200 or answer.status == 101:
-                return answer
+        receive = partial(_receive_answer, request, upstream, reader)
+        # A receive that is cancelled has lost nothing, so that the wait can begin again.
+        with trio.move_on_after(QUICK_ANSWER):
+            return await receive()
+        return await beside(receive, partial(watch_client, request))
     raise HTTPError(504, "the backend did not answer the handshake in time")
+
+
+async def _receive_answer(
+    request: ProxiedRequest, upstream: ByteChannel, reader: ResponseReader
+) -> ResponseHead:
+    while True:
+        answer = await receive_response_head(upstream, reader, request.proxy.scratch)
+        # Interim answers (RFC 9110 section 15.2) say nothing that a handshake needs.
+        if answer.status >= 200 or answer.status == 101:
+            return answer
 
 
 async def _accept(
@@ -110,14 +130,7 @@ async def _accept(
     """Check the 101, pass it on and make the session."""
     proxy, service, head = request.proxy, request.service, request.head
     check_answer(answer, head.headers.get("sec-websocket-key") or "", offered_protocols(head))
-    accepted = downstream_head(answer, upgrade=True, framing=NO_BODY, keep_alive=True)
-    with trio.move_on_after(service.write_timeout or math.inf) as sending:
-        try:
-            await send_all(request.channel, accepted)
-        except OSError as error:
-            raise ClientLeft from error
-    if sending.cancelled_caught:
-        raise ClientLeft
+    await to_client(request, downstream_head(answer, upgrade=True, framing=NO_BODY, keep_alive=True))
     relay = Relay(
         request.channel,
         upstream,
@@ -133,7 +146,7 @@ async def _accept(
         service=service.name,
         router=request.router,
         entry_point=request.entry.name,
-        client=request.peer.text,
+        client=request.client_text,
         host=head.host,
         path=head.path,
         tries=tries,

@@ -9,8 +9,8 @@ import trio
 
 from trio_wsb.addresses import BackendURL, IPAddress
 from trio_wsb.balancing.backend import Backend
-from trio_wsb.errors import BadResponse, DialError, HTTPError
-from trio_wsb.http.head import ResponseHead
+from trio_wsb.errors import BadResponse, DialError, Error, HTTPError
+from trio_wsb.http.head import RequestHead, ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some
 from trio_wsb.net.sockets import SocketChannel, dial_tcp
@@ -79,7 +79,7 @@ class Tries:
                 raise
         if self.count:
             raise HTTPError(502, "no backend could be reached")
-        log.warning("no backend", service=self._service.name, reason=pool.reason(trio.current_time()))
+        log.warning("no backend", service=self._service.name, reason=pool.reason(trio.current_time(), self._tried))
         raise HTTPError(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
 
     def failed(self, backend: Backend, reason: str) -> None:
@@ -101,7 +101,15 @@ def log_failure(service: str, backend: Backend, reason: str) -> None:
     )
 
 
-class Silence(Exception):
+def host_for(service: ServiceRuntime, head: RequestHead, backend: Backend) -> str | None:
+    """Return the Host to send instead of the client's; None keeps it.
+
+    A client of HTTP/1.0 may have sent none, and a backend wants one (RFC 9112 section 3.2).
+    """
+    return None if service.pass_host_header and head.authority else backend.url.authority
+
+
+class Silence(Error):  # noqa: N818 - named as its kin in errors.py are
     """The backend's connection ended before a single byte of its answer."""
 
 

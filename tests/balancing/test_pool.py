@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import IPv4Address
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_wsb.addresses import BackendURL
+from trio_wsb.balancing.backend import Backend
+from trio_wsb.balancing.counts import CountKey, CountTable
+from trio_wsb.balancing.pool import Member, Pool
+from trio_wsb.balancing.strategies import STRATEGIES
+
+COUNT = ("/metric", "agentsConnections")
+CLIENT = IPv4Address("192.0.2.7")
+
+
+class Service:
+    """A pool with its backends and count table, and clients that come and go."""
+
+    def __init__(
+        self,
+        count: int = 3,
+        *,
+        strategy: str = "leastconn",
+        weights: list[int] | None = None,
+        limits: list[int] | None = None,
+    ) -> None:
+        self.backends = [Backend(BackendURL("http", f"10.0.0.{number}", 80)) for number in range(count)]
+        self.counts = CountTable()
+        self.pool = Pool(
+            [
+                Member(backend, *spec)
+                for backend, *spec in zip(
+                    self.backends, weights or [1] * count, limits or [0] * count, strict=True
+                )
+            ],
+            strategy,
+            counts=self.counts,
+            count=COUNT,
+            rng=Random(1),
+        )
+
+    def report(self, index: int, reported: int, now: float = 0.0) -> None:
+        backend = self.backends[index]
+        sample = self.counts.start(CountKey(backend.url, *COUNT), backend.live, now)
+        self.counts.finish(sample, reported, backend.live, backend.pending, now)
+
+    def connect(self, now: float = 0.0, *, opened: bool = True) -> int | None:
+        backend = self.pool.choose(CLIENT, now)
+        if backend is None:
+            return None
+        backend.begin_handshake()
+        if opened:
+            backend.session_opened(now)
+        return self.backends.index(backend)
+
+    def loads(self) -> list[int]:
+        return [self.pool.load(backend) for backend in self.backends]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_burst_between_two_reports_spreads_evenly(opened: bool) -> None:
+    service = Service()
+    for index, foreign in enumerate((0, 100, 200)):
+        service.report(index, foreign)
+    for _ in range(900):
+        service.connect(opened=opened)
+    assert service.loads() == [400, 400, 400]
+    assert [backend.own for backend in service.backends] == [400, 300, 200]
+
+
+def test_the_next_reports_change_nothing() -> None:
+    service = Service()
+    for index, foreign in enumerate((0, 100, 200)):
+        service.report(index, foreign)
+    for _ in range(900):
+        service.connect()
+    for index in range(3):
+        service.report(index, 400)
+    assert service.loads() == [400, 400, 400]
+    assert [service.pool.foreign(backend) for backend in service.backends] == [0, 100, 200]
+
+
+def test_a_backend_whose_report_hangs_does_not_attract_the_next_burst() -> None:
+    service = Service()
+    for index in range(3):
+        service.report(index, 100)
+    for round_ in range(1, 20):
+        now = 30.0 * round_
+        service.counts.fail(CountKey(service.backends[0].url, *COUNT), "no complete answer within 5 s", now)
+        service.report(1, 100, now)
+        service.report(2, 100, now)
+    for _ in range(300):
+        service.connect(600.0)
+    assert service.loads() == [200, 200, 200]
+
+
+def test_a_backend_that_never_reported_is_taken_for_the_median() -> None:
+    service = Service(4)
+    for index, foreign in enumerate((90, 100, 130)):
+        service.report(index, foreign)
+    assert service.loads() == [90, 100, 130, 100]
+    service.report(3, 0)
+    assert service.loads() == [90, 100, 130, 0]
+
+
+def test_without_reports_only_our_own_count() -> None:
+    service = Service()
+    pool = Pool([Member(b) for b in service.backends], "leastconn", counts=service.counts, rng=Random(1))
+    service.report(0, 500)
+    assert [pool.load(backend) for backend in service.backends] == [0, 0, 0]
+    assert service.pool.load(service.backends[0]) == 500
+
+
+def test_services_share_our_own_count_but_not_the_reports() -> None:
+    service = Service(2)
+    other = Pool(
+        [Member(b) for b in service.backends],
+        "leastconn",
+        counts=service.counts,
+        count=("/other", "n"),
+        rng=Random(1),
+    )
+    service.report(0, 10)
+    service.report(1, 0)
+    service.connect()
+    assert [other.load(backend) for backend in service.backends] == [0, 1]
+
+
+def test_weights() -> None:
+    service = Service(weights=[1, 2, 0])
+    assert Counter(service.connect() for _ in range(300)) == {0: 100, 1: 200}
+
+
+def test_limits_count_foreign_connections_too() -> None:
+    service = Service(limits=[30, 50, 20])
+    service.report(0, 10)
+    service.report(1, 10)
+    service.report(2, 25)
+    counts = Counter(service.connect() for _ in range(100))
+    assert counts == {0: 20, 1: 40, None: 40}
+    assert service.pool.reason(0.0) == "all 3 backends at maxConnections"
+    service.backends[0].session_ended(60.0, 0.0)
+    assert service.connect() == 0
+
+
+def test_reason() -> None:
+    service = Service(4, weights=[0, 1, 1, 1], limits=[0, 1, 1, 0])
+    assert service.pool.reason(0.0) == "1 of weight 0, 3 eligible"
+    for backend in service.backends[1:3]:
+        backend.begin_handshake()
+    last = service.backends[3]
+    last.passive.failed(0.0)
+    assert service.pool.reason(0.5) == "1 of weight 0, 2 at maxConnections, 1 cooling down after failures"
+    assert service.pool.reason(0.5, {last}) == "1 of weight 0, 2 at maxConnections, 1 failed for this client"
+    assert service.pool.choose(CLIENT, 0.5, {last}) is None
+
+
+def test_reason_for_one_or_none() -> None:
+    assert Service(0).pool.reason(0.0) == "no backends"
+    assert Service(0).pool.choose(CLIENT, 0.0) is None
+    assert Service(1, weights=[0]).pool.reason(0.0) == "the only backend of weight 0"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_try_goes_to_another_backend(strategy: str) -> None:
+    service, tried = Service(5, strategy=strategy), list[Backend]()
+    for _ in range(5):
+        backend = service.pool.choose(CLIENT, 0.0, tried)
+        assert backend is not None
+        assert backend not in tried
+        tried.append(backend)
+    assert service.pool.choose(CLIENT, 0.0, tried) is None
+    assert service.pool.reason(0.0, tried) == "all 5 backends failed for this client"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cooling_backend_is_avoided_until_its_time(strategy: str) -> None:
+    service = Service(2, strategy=strategy)
+    service.backends[0].passive.failed(10.0)
+    assert {service.connect(10.9) for _ in range(20)} == {1}
+    assert 0 in {
+        service.backends.index(backend)
+        for host in range(50)
+        if (backend := service.pool.choose(IPv4Address(host << 8), 11.0))
+    }
+
+
+def test_when_all_cool_down_the_longest_waiting_is_tried() -> None:
+    service = Service()
+    for index, when in ((1, 5.0), (0, 5.1), (2, 5.2)):
+        service.backends[index].passive.failed(when)
+    first = service.pool.choose(CLIENT, 5.5)
+    assert first is service.backends[1]
+    first.begin_handshake()
+    # A burst does not pile up on one that may hang until the dial timeout.
+    assert service.pool.choose(CLIENT, 5.5) is service.backends[0]
+    first.handshake_failed(5.6)
+    assert service.pool.choose(CLIENT, 5.7) is service.backends[0]
+    assert service.pool.choose(CLIENT, 5.7, {service.backends[0]}) is service.backends[2]
+
+
+def test_when_all_cool_down_those_that_recover_take_the_clients() -> None:
+    service = Service()
+    for backend in service.backends:
+        backend.passive.failed(5.0)
+    for backend in service.backends[1:]:
+        backend.passive.succeeded(5.2)
+    assert Counter(service.connect(5.5) for _ in range(40)) == {1: 20, 2: 20}
+
+
+def test_a_full_backend_is_no_last_resort() -> None:
+    service = Service(2, limits=[1, 1])
+    service.connect(0.0)
+    service.connect(0.0)
+    service.backends[0].passive.failed(0.0)
+    assert service.pool.choose(CLIENT, 0.5) is None
+
+
+def test_a_backend_that_accepts_and_drops_does_not_take_all() -> None:
+    service, now = Service(), 0.0
+    counts: Counter[int | None] = Counter()
+    for _ in range(3000):
+        now += 0.01
+        chosen = service.connect(now)
+        counts[chosen] += 1
+        if chosen == 0:
+            service.backends[0].session_ended(now + 0.001, now, backend_fault=True)
+    # Three at first, then one after each of the cool-downs of 1, 2, 4, 8 and 10 s within 30 s, and three more
+    # once the drops before the longest are out of the window.
+    assert counts[0] <= 10
+    assert abs(counts[1] - counts[2]) <= 1
+
+
+def test_the_round_goes_on_over_a_reload() -> None:
+    service = Service(strategy="wrr", weights=[3, 2, 1])
+    turns = []
+    for _ in range(12):
+        turns.append(service.connect())
+        service.pool = Pool(
+            service.pool.members,
+            "wrr",
+            counts=service.counts,
+            count=COUNT,
+            rng=Random(1),
+            previous=service.pool,
+        )
+    assert Counter(turns) == {0: 6, 1: 4, 2: 2}
+    assert Counter(turns[:6]) == {0: 3, 1: 2, 2: 1}
+
+
+def test_loads_survive_a_reload_and_a_change_of_members() -> None:
+    service = Service()
+    for index, foreign in enumerate((0, 100, 200)):
+        service.report(index, foreign)
+    for _ in range(90):
+        service.connect()
+    fourth = Backend(BackendURL("http", "10.0.0.9", 80))
+    members = [*service.pool.members[:2], Member(fourth)]
+    pool = Pool(members, "p2c", counts=service.counts, count=COUNT, rng=Random(1), previous=service.pool)
+    assert service.loads() == [90, 100, 200]
+    assert [pool.load(member.backend) for member in members] == [90, 100, 50]
+    assert fourth in pool
+    assert service.backends[2] not in pool
+    with pytest.raises(KeyError):
+        pool.load(service.backends[2])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@given(
+    members=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 6), st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    excluded=st.sets(st.integers(0, 5)),
+)
+def test_choice_is_eligible_or_there_is_none(
+    strategy: str, members: list[tuple[int, int, int, bool]], excluded: set[int]
+) -> None:
+    service = Service(
+        len(members), strategy=strategy, weights=[m[0] for m in members], limits=[m[1] for m in members]
+    )
+    for index, (_, _, foreign, cooling) in enumerate(members):
+        service.report(index, foreign)
+        if cooling:
+            service.backends[index].passive.failed(0.0)
+    usable = {
+        index
+        for index, (weight, limit, foreign, _) in enumerate(members)
+        if weight and (not limit or foreign < limit) and index not in excluded
+    }
+    best = {index for index in usable if not members[index][3]} or usable
+    exclude = [backend for index, backend in enumerate(service.backends) if index in excluded]
+    chosen = service.pool.choose(CLIENT, 0.5, exclude)
+    if chosen is None:
+        assert not best
+        assert "eligible" not in service.pool.reason(0.5, exclude)
+    else:
+        assert service.backends.index(chosen) in best

@@ -1,0 +1,330 @@
+"""Views: the state of the daemon as plain values, ready for JSON.
+
+Every function reads what is true at this moment and keeps nothing. Names are those of configuration and log; times
+are seconds, moments are given in the format of RFC 3339, in UTC.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+
+from attrs import frozen
+
+from trio_wsb import __version__
+from trio_wsb.addresses import IPNetwork, parse_ip, parse_network
+from trio_wsb.balancing.backend import Backend, BackendTable
+from trio_wsb.balancing.pool import Member, Pool
+from trio_wsb.config.model import Config
+from trio_wsb.daemon.reload import Reloader, ReloadOutcome
+from trio_wsb.proxy.causes import Cause
+from trio_wsb.proxy.runtime import Proxy
+from trio_wsb.proxy.session import Session
+
+View = dict[str, object]
+
+STALE_INTERVALS = 3
+"""Intervals after which a report is stale where `staleAfter` does not say it."""
+
+
+@frozen
+class DaemonState:
+    """What views look at. Everything in it is live and belongs to the supervisor."""
+
+    proxy: Proxy
+    backends: BackendTable
+    reloader: Reloader
+    bound: Callable[[], list[tuple[str, str]]]
+    """Gives each entry point's name and the address that it really listens on."""
+    started_at: float
+    """In seconds since 1970."""
+
+
+@frozen
+class Moment:
+    """One moment on both clocks: `now` on that of the event loop, `wall` in seconds since 1970."""
+
+    now: float
+    wall: float
+
+
+def status(state: DaemonState, at: Moment) -> View:
+    """Return what ``GET /status`` answers."""
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "startedAt": moment(state.started_at),
+        "uptime": round(at.wall - state.started_at, 3),
+        "stopping": state.proxy.stopping,
+        "configuration": configuration(state.reloader),
+        "entryPoints": entry_points(state),
+        "services": services(state),
+        "backends": list(backends(state, at.now)),
+        "sessions": session_totals(state),
+    }
+
+
+def configuration(reloader: Reloader) -> View:
+    """Return which configuration is in force, and what came of the last reload."""
+    current = reloader.current
+    return {
+        "file": _path_text(reloader.path),
+        "loadedAt": moment(reloader.loaded_at),
+        "warnings": [] if current is None else list(current.warnings),
+        "reloads": reloader.succeeded,
+        "reloadsFailed": reloader.failed,
+        "lastReload": None if reloader.last is None else reload_outcome(reloader.last),
+    }
+
+
+def reload_outcome(outcome: ReloadOutcome) -> View:
+    """Return what came of a reload."""
+    return {
+        "succeeded": outcome.succeeded,
+        "finishedAt": moment(outcome.finished_at),
+        "duration": outcome.duration,
+        "problems": list(outcome.problems),
+        "warnings": list(outcome.warnings),
+    }
+
+
+def entry_points(state: DaemonState) -> list[View]:
+    """Return each entry point that is listened on."""
+    runtime, connections = state.proxy.runtime, state.proxy.connections
+    return [
+        {
+            "name": name,
+            "address": address,
+            "connections": connections[name],
+            "maxConnections": runtime.entry_points[name].max_connections,
+        }
+        for name, address in state.bound()
+        if name in runtime.entry_points
+    ]
+
+
+def services(state: DaemonState) -> list[View]:
+    """Return each service of the configuration."""
+    return [
+        {"name": name, "strategy": service.pool.strategy}
+        for name, service in state.proxy.runtime.services.items()
+    ]
+
+
+def session_totals(state: DaemonState) -> View:
+    """Return how many sessions there are and were; causes that never occurred are there with 0."""
+    sessions = state.proxy.sessions
+    return {
+        "open": len(sessions),
+        "opened": sessions.opened_total,
+        "ended": {cause.value: sessions.ended_total[cause] for cause in Cause},
+    }
+
+
+def backends(state: DaemonState, now: float) -> Iterator[View]:
+    """Yield each service's backends, and those that are no longer configured but still have sessions."""
+    current = state.reloader.current
+    shown: set[Backend] = set()
+    for name, service in state.proxy.runtime.services.items():
+        stale_after = _stale_after(current.config, name) if current is not None else None
+        for member in service.pool.members:
+            shown.add(member.backend)
+            yield _member(name, service.pool, member, now, stale_after)
+    for backend in state.backends:
+        if backend not in shown:
+            yield {"service": None, "url": str(backend.url), "state": "removed", **_own_figures(backend, now)}
+
+
+def _member(name: str, pool: Pool, member: Member, now: float, stale_after: float | None) -> View:
+    backend = member.backend
+    report = pool.report(backend)
+    age = None if report is None else _finite(report.age(now))
+    return {
+        "service": name,
+        "url": str(backend.url),
+        "state": _state(pool, member, now),
+        "weight": member.weight,
+        "maxConnections": member.max_connections,
+        **_own_figures(backend, now),
+        "foreign": pool.foreign(backend),
+        "load": pool.load(backend),
+        "reported": None if report is None else report.reported,
+        "reportAge": None if age is None else round(age, 3),
+        "reportStale": report is not None and (age is None or age > (stale_after or age)),
+        "reportProblem": None if report is None else report.reason,
+    }
+
+
+def _own_figures(backend: Backend, now: float) -> View:
+    """Return what is known of a backend whatever service it is in."""
+    return {
+        "live": backend.live,
+        "handshakes": backend.pending,
+        "opened": backend.opened_total,
+        "failures": backend.failures_total,
+        "drops": backend.drops_total,
+        "coolDownLeft": round(max(0.0, _finite(backend.passive.retry_at - now) or 0.0), 3),
+        "podName": backend.pod_name,
+        "podIP": backend.pod_ip,
+        "nodeName": backend.node_name,
+    }
+
+
+def _state(pool: Pool, member: Member, now: float) -> str:
+    """Return in a word whether a backend gets new sessions: it does when it is ready."""
+    if member.weight == 0:
+        return "off"
+    if not member.backend.passive.available(now):
+        return "cooling_down"
+    if member.max_connections and pool.load(member.backend) >= member.max_connections:
+        return "full"
+    return "ready"
+
+
+def _stale_after(config: Config, service: str) -> float | None:
+    found = config.http.services.get(service)
+    count = None if found is None else found.load_balancer.connection_count
+    if count is None:
+        return None
+    return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after
+
+
+@frozen
+class SessionFilter:
+    """Which sessions to list; each criterion that is None fits all.
+
+    `backends` are those meant by what the user wrote, `client` an address or a network, or a text that is compared as
+    it is.
+    """
+
+    backends: Collection[Backend] | None = None
+    service: str | None = None
+    client: IPNetwork | str | None = None
+
+    def __call__(self, session: Session) -> bool:
+        """Whether `session` fits."""
+        if self.backends is not None and session.backend not in self.backends:
+            return False
+        if self.service is not None and session.service != self.service:
+            return False
+        return self.client is None or _is_client(session.client, self.client)
+
+
+def session_filter(
+    state: DaemonState, *, backend: str | None, service: str | None, client: str | None
+) -> SessionFilter:
+    """Return the filter for what a user wrote.
+
+    A backend is meant by its URL, its host and port, its host, or the pod name that it reported; a client by its
+    address, its address and port, or a network.
+    """
+    meant = None
+    if backend is not None:
+        meant = {each for each in state.backends if backend in backend_names(each)}
+    network: IPNetwork | str | None = client
+    if client is not None:
+        try:
+            network = parse_network(client)
+        except ValueError:
+            pass
+    return SessionFilter(meant, service, network)
+
+
+def backend_names(backend: Backend) -> set[str | None]:
+    """Return what a user may call a backend."""
+    url = backend.url
+    return {str(url), url.authority, f"{url.host}:{url.port}", url.host, backend.pod_name} - {None}
+
+
+def _is_client(text: str, wanted: IPNetwork | str) -> bool:
+    if isinstance(wanted, str):
+        return text == wanted
+    host = text.rpartition(":")[0] if text.count(":") == 1 or "]" in text else text
+    try:
+        address = parse_ip(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.version == wanted.version and address in wanted
+
+
+def session(each: Session, now: float) -> View:
+    """Return one session, under the names that its log lines use."""
+    up, down = each.relay.up.scanner, each.relay.down.scanner
+    return {
+        "session": each.id,
+        "client": each.client,
+        "entryPoint": each.entry_point,
+        "router": each.router,
+        "service": each.service,
+        "backend": str(each.backend.url),
+        "host": each.host,
+        "path": each.path,
+        "tries": each.tries,
+        "duration": round(now - each.opened_at, 3),
+        "messagesIn": up.messages,
+        "messagesOut": down.messages,
+        "bytesIn": up.bytes,
+        "bytesOut": down.bytes,
+        # Known as soon as the session begins to end, which takes a moment.
+        "cause": each.relay.cause and each.relay.cause.value,
+    }
+
+
+def balancer_metrics(state: DaemonState, at: Moment) -> View:
+    """Return the count table as ``balancerMetricPath`` shows it, each backend once.
+
+    `connections` is what a backend is taken to have now: our own live sessions and the foreign connections. The pod
+    metrics are what it has reported itself. `agentsConnections` makes the document a report, so that another balancer
+    can ask this one as it asks a backend.
+    """
+    table: dict[str, int] = {}
+    pods: dict[str, list[View]] = {}
+    for each, foreign, reported in _figures(state):
+        url = str(each.url)
+        table[url] = max(table.get(url, 0), each.live + foreign)
+        if reported is not None:
+            pod: View = {
+                "agentsConnections": reported,
+                "podName": each.pod_name or "",
+                "podIP": each.pod_ip or "",
+                "nodeName": each.node_name or "",
+            }
+            pods[url] = [pod]
+    total = sum(table.values())
+    return {
+        "timestamp": moment(at.wall),
+        "services": [{"url": url, "connections": count} for url, count in table.items()],
+        "podMetrics": pods,
+        "totalConnections": total,
+        "agentsConnections": total,
+    }
+
+
+def _figures(state: DaemonState) -> Iterator[tuple[Backend, int, int | None]]:
+    """Yield each backend with its foreign connections and what it has reported."""
+    shown: set[Backend] = set()
+    for service in state.proxy.runtime.services.values():
+        for member in service.pool.members:
+            shown.add(member.backend)
+            report = service.pool.report(member.backend)
+            yield member.backend, service.pool.foreign(member.backend), report and report.reported
+    for backend in state.backends:
+        if backend not in shown:
+            yield backend, 0, None
+
+
+def moment(wall: float) -> str:
+    """Return seconds since 1970 as RFC 3339 writes them, in UTC: ``2025-01-31T12:00:00.123Z``."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if isfinite(seconds) else None
+
+
+def _path_text(path: Path) -> str:
+    # A name that is no UTF-8 is shown, not refused.
+    return os.fsencode(path).decode("utf-8", "replace")
