@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,11 +46,18 @@ class Running:
         self._news = trio.Condition()
 
     @classmethod
-    @asynccontextmanager
-    async def start(cls, *arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[Self]:
+    def start(
+        cls, *arguments: str, environment: dict[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Self]:
         """Run `python -m trio_wsb ARGUMENTS` for as long as the block lasts, then kill what is left."""
+        return cls.program(sys.executable, "-m", "trio_wsb", *arguments, environment=environment)
+
+    @classmethod
+    @asynccontextmanager
+    async def program(cls, *command: str, environment: dict[str, str] | None = None) -> AsyncIterator[Self]:
+        """Run any program for as long as the block lasts, then kill what is left."""
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "trio_wsb", *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -36,6 +36,9 @@ from trio_wsb.websocket.handshake import accept_value
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the sample of RFC 6455 section 1.3
 SWITCH = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n".encode()
+"""What a backend answers to `handshake()`."""
+SWITCHED = f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode()
+"""The same as the client gets it."""
 
 DIAL_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 30.0
@@ -64,6 +67,17 @@ def get(path: str = "/", *lines: str, method: str = "GET", version: str = "1.1")
     return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: chat.example", *lines, "", ""]).encode()
 
 
+def post(body: bytes, *lines: str, path: str = "/", method: str = "POST") -> bytes:
+    """Return a request with a body and its length."""
+    return get(path, f"Content-Length: {len(body)}", *lines, method=method) + body
+
+
+def ok(body: bytes = b"", *lines: str) -> bytes:
+    """Return a good answer with a body and its length; `lines` are more header lines."""
+    head = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *lines, "", ""]
+    return "\r\n".join(head).encode() + body
+
+
 @define(eq=False)
 class End:
     """The far end of one of the proxy's connections."""
@@ -88,6 +102,11 @@ class End:
         while len(self._read) < size:
             await self._more()
         return self._take(size)
+
+    async def response(self) -> tuple[bytes, bytes]:
+        """Receive a response with a length; its head and its body."""
+        head = await self.head()
+        return head, await self.exactly(int(field_of(head, "Content-Length")[0]))
 
     async def rest(self) -> bytes:
         """Receive until the peer's orderly end; a reset raises `ConnectionResetError`."""
@@ -124,7 +143,7 @@ class End:
         buffer = bytearray(65536)
         count = await receive_some(self.channel, buffer)
         if not count:
-            raise AssertionError(f"end of stream after {bytes(self._read)!r}")
+            raise EOFError(f"end of stream after {bytes(self._read)!r}")
         self._read += buffer[:count]
 
     def _take(self, size: int) -> bytes:
@@ -168,6 +187,12 @@ async def die(end: End) -> None:
     await end.head()
 
 
+async def greet(end: End) -> None:
+    """Answer with the target that was asked for."""
+    head = await end.head()
+    await end.send(ok(head.split(b" ")[1]))
+
+
 async def stay_silent(end: End) -> None:
     """Accept everything and answer nothing."""
     await end.rest()
@@ -199,6 +224,15 @@ def field_of(head: bytes, name: str) -> list[str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
     pairs = [line.partition(": ") for line in lines]
     return [value for found, _, value in pairs if found.lower() == name.lower()]
+
+
+def status_of(answer: bytes) -> int:
+    """Return the status of an answer, and check that it says that the connection ends, and does."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    assert field_of(head, "Connection") == ["close"]
+    assert field_of(head, "Content-Length") == [str(len(body))]
+    return int(head.split(b" ")[1])
 
 
 def key_of(head: bytes) -> str:
@@ -255,7 +289,7 @@ class Stage:
     def events(self, name: str) -> list[MutableMapping[str, Any]]:
         return [entry for entry in self.logs if entry["event"] == name]
 
-    def reload(self, **changes: Any) -> None:  # noqa: ANN401 - fields of EntryPointRuntime
+    def reload(self, **changes: Any) -> None:
         """Swap in a runtime whose entry point differs in `changes`."""
         entry = evolve(self.proxy.runtime.entry_points["web"], **changes)
         self.proxy.runtime = Runtime({"web": entry})
@@ -313,7 +347,7 @@ async def staged(
     async def play(script: Script, end: End) -> None:
         try:
             await script(end)
-        except OSError:
+        except (OSError, EOFError):
             pass  # the proxy gave the connection up
         finally:
             end.close()

@@ -176,7 +176,7 @@ async def test_write_timeout(up: bool, autojump_clock: trio.testing.MockClock) -
     async with relaying(capacity=1000, write_timeout=10) as bench:
         source = bench.client if up else bench.backend
         begun = trio.current_time()
-        with pytest.raises(OSError):  # noqa: PT011 - however it breaks
+        with pytest.raises(OSError):
             await send_all(source, bytes(10_000))
         await bench.done.wait()
         assert 10 <= trio.current_time() - begun <= 12

@@ -4,7 +4,7 @@ Exit statuses, of every command:
 
 0    it did what was asked
 1    it could not, or the answer is no: a configuration with problems, a lost session; standard error says why
-2    the command line is wrong
+2    the command line is wrong, or there is no daemon that could be asked
 130  interrupted from the keyboard where stopping is not the normal end
 """
 
@@ -16,6 +16,7 @@ import sys
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from trio_wsb import __version__
 from trio_wsb.errors import Error
@@ -35,9 +36,13 @@ class Entry(NamedTuple):
 COMMANDS = {
     "run": Entry("trio_wsb.cli.run", "run", "Run the daemon."),
     "check": Entry("trio_wsb.cli.check", "check", "Check configuration files and print every problem."),
+    "status": Entry("trio_wsb.cli.status", "status", "Show the running daemon: configuration, backends, sessions."),
+    "sessions": Entry("trio_wsb.cli.status", "sessions", "List the running daemon's live sessions."),
+    "reload": Entry("trio_wsb.cli.status", "reload_command", "Make the running daemon read its configuration again."),
     "demo": Entry("trio_wsb.cli.demo", "demo", "Watch clients being balanced over demo backends, live."),
     "demo-backend": Entry("trio_wsb.cli.demo", "demo_backend", "Run a WebSocket echo server that reports its connections."),
     "demo-client": Entry("trio_wsb.cli.demo", "demo_client", "Open many WebSocket sessions and check every echo."),
+    "completion": Entry("trio_wsb.cli.completion", "completion", "Print the completion script for a shell."),
 }  # fmt: skip
 
 
@@ -57,6 +62,15 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{entry.module}:{entry.attribute} is no command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return completions of a command's name without importing the commands."""
+        names = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the list of commands without importing them."""
@@ -98,7 +112,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done, 1 not done or the answer is no, 2 wrong usage, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 not done or the answer is no, 2 wrong usage or no daemon, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="trio-wsb", message="%(prog)s %(version)s")
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from functools import partial
@@ -30,24 +31,30 @@ def run(path: Path) -> None:
 
     Exit status: 0 after a stop, 1 when the configuration cannot be used.
     """
+    from trio_wsb.daemon.activation import take_sockets
     from trio_wsb.daemon.build import prepare
+    from trio_wsb.daemon.notify import Notifier
     from trio_wsb.daemon.supervisor import Supervisor
     from trio_wsb.errors import ConfigurationError
-    from trio_wsb.observe.log import LogOutput
+    from trio_wsb.observe.log import LogOutput, priority
 
     output = LogOutput()
+    notifier = Notifier.from_environment(os.environ, pid=os.getpid())
     try:
+        inherited = take_sockets(os.environ, pid=os.getpid())
         first = prepare(path)
-        for warning in first.warnings:
-            click.echo(f"warning: {warning}", err=True)
-        supervisor = Supervisor(path, output=output, rng=random.Random())
+        supervisor = Supervisor(
+            path, output=output, rng=random.Random(), notifier=notifier, inherited=inherited
+        )
         trio.run(partial(supervisor.run, first))
     except* ConfigurationError as group:
-        for error in _leaves(group):
-            for problem in getattr(error, "problems", ()):
-                click.echo(problem, err=True)
+        problems = [problem for error in _leaves(group) for problem in getattr(error, "problems", ())]
+        for problem in problems:
+            click.echo(priority(sys.stderr, "error") + problem, err=True)
+        notifier.failed(f"cannot start: {problems[0]}")
         sys.exit(1)
     finally:
+        notifier.close()
         output.close()
 
 

@@ -197,7 +197,7 @@ def _http(http: HTTP, short: WSBalancer, origins: dict[KeyPath, KeyPath], findin
         insecure_skip_verify=not short.tls_verify,
         forwarding_timeouts=ForwardingTimeouts(short.dial_timeout, short.read_timeout),
     )
-    router = Router(parse_rule("PathPrefix(`/`)"), NAME, entry_points=(ENTRY_POINT,))
+    router = Router(parse_rule("PathPrefix(`/`)"), NAME, entry_points=())
     if NAME not in http.services:
         origins[("http", "services", NAME, "loadBalancer", "servers")] = (NAME, key)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import structlog
 import trio
-from attrs import define
+from attrs import define, field
 
 from trio_wsb.addresses import ListenAddress
+from trio_wsb.daemon.activation import InheritedSocket, assign, bound_address
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.listener import accept_forever, bind
 
@@ -19,13 +21,28 @@ Accepted = Callable[[str, socket.socket, object], None]
 """Called with an entry point's name, a connection that it accepted and hands over, and the peer's address."""
 
 
+_Source: TypeAlias = ListenAddress | InheritedSocket
+"""Where a listening socket comes from: bound by us to an address as it is configured, or handed over."""
+
+
 @define(eq=False)
 class _Listener:
-    """One listening socket. `entry_point` may change: the name is configuration, the address is the identity."""
+    """One listening socket. `entry_point` may change: the name is configuration, the source is the identity."""
 
+    source: _Source
     sock: socket.socket
     entry_point: str
-    scope: trio.CancelScope
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the socket stays open when nobody accepts its connections any more."""
+        return isinstance(self.source, InheritedSocket)
+
+    def told(self) -> dict[str, str]:
+        """Return the fields of a log line about it."""
+        fields = {"entryPoint": self.entry_point, "address": str(bound_address(self.sock))}
+        return {**fields, "source": "systemd"} if self.inherited else fields
 
 
 class ListenerSet:
@@ -33,11 +50,16 @@ class ListenerSet:
 
     Sockets are kept by the address as it is configured, so that one that stays is never closed, not even for
     a moment: connections that wait in its queue would be lost.
+
+    Sockets that the service manager handed over go before the configured address of their entry point. They
+    are never closed before `close`, even when a reload takes their entry point away: the manager listens on
+    with its copy, so the address would not become free, and the next reload may want them again.
     """
 
-    def __init__(self, accepted: Accepted) -> None:
+    def __init__(self, accepted: Accepted, inherited: Sequence[InheritedSocket] = ()) -> None:
         self._accepted = accepted
-        self._listeners: dict[ListenAddress, _Listener] = {}
+        self._inherited = list(inherited)
+        self._listeners: dict[_Source, _Listener] = {}
 
     def bind_new(self, wanted: Mapping[str, ListenAddress]) -> dict[ListenAddress, socket.socket]:
         """Return listening sockets for the addresses that are not listened on yet; all or none.
@@ -48,8 +70,8 @@ class ListenerSet:
         """
         fresh: dict[ListenAddress, socket.socket] = {}
         problems = []
-        for name, address in wanted.items():
-            if address in self._listeners or address in fresh:
+        for address, name in self._sources(wanted).items():
+            if isinstance(address, InheritedSocket) or address in self._listeners:
                 continue
             try:
                 fresh[address] = bind(address)
@@ -69,34 +91,65 @@ class ListenerSet:
         nursery: trio.Nursery,
     ) -> None:
         """Listen on exactly the `wanted` addresses: take over the `fresh` sockets, close those no longer wanted."""
-        addresses = {address: name for name, address in wanted.items()}
-        for address in [address for address in self._listeners if address not in addresses]:
-            listener = self._listeners.pop(address)
+        sources = self._sources(wanted)
+        for source in [source for source in self._listeners if source not in sources]:
+            listener = self._listeners.pop(source)
             listener.scope.cancel()
-            log.info(
-                "no longer listening", entryPoint=listener.entry_point, address=_bound_name(listener.sock)
-            )
-        for address, name in addresses.items():
-            if address in fresh:
-                self._listeners[address] = _Listener(fresh[address], name, trio.CancelScope())
-                nursery.start_soon(self._serve, self._listeners[address])
-                log.info("listening", entryPoint=name, address=_bound_name(fresh[address]))
+            if listener.inherited:
+                log.warning(
+                    "no longer accepting, but systemd listens on",
+                    **listener.told(),
+                    hint="stop the socket unit, or clients will wait",
+                )
             else:
-                self._listeners[address].entry_point = name
+                log.info("no longer listening", **listener.told())
+        for source, name in sources.items():
+            if source in self._listeners:
+                self._listeners[source].entry_point = name
+                continue
+            sock = source.sock if isinstance(source, InheritedSocket) else fresh[source]
+            listener = self._listeners[source] = _Listener(source, sock, name)
+            nursery.start_soon(self._serve, listener)
+            log.info("listening", **listener.told())
+
+    def drop_unclaimed(self) -> None:
+        """Close and name the sockets that were handed over and that no entry point has taken; once, at the start."""
+        for each in [each for each in self._inherited if each not in self._listeners]:
+            log.warning(
+                "no entry point takes a socket from systemd",
+                name=each.name,
+                address=str(each.address),
+                hint="set FileDescriptorName= to the name of an entry point",
+            )
+            each.sock.close()
+            self._inherited.remove(each)
+
+    def close(self) -> None:
+        """Close the sockets that were handed over; all others are closed when their accept loop is cancelled."""
+        for each in self._inherited:
+            each.sock.close()
 
     def bound(self) -> list[tuple[str, str]]:
         """Return each entry point's name and the address that it really listens on (port 0 was a wish)."""
-        return [(listener.entry_point, _bound_name(listener.sock)) for listener in self._listeners.values()]
+        return [
+            (listener.entry_point, str(bound_address(listener.sock))) for listener in self._listeners.values()
+        ]
+
+    def _sources(self, wanted: Mapping[str, ListenAddress]) -> dict[_Source, str]:
+        """Return what is to be listened on, and for which entry point; several sockets may serve one."""
+        sources: dict[_Source, str] = dict(assign(self._inherited, wanted).items())
+        served = set(sources.values())
+        sources.update((address, name) for name, address in wanted.items() if name not in served)
+        return sources
 
     async def _serve(self, listener: _Listener) -> None:
-        with listener.scope, listener.sock:
-            await accept_forever(
-                listener.sock,
-                lambda: listener.entry_point,
-                lambda sock, peer: self._accepted(listener.entry_point, sock, peer),
-            )
-
-
-def _bound_name(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return str(ListenAddress(host, port))
+        try:
+            with listener.scope:
+                await accept_forever(
+                    listener.sock,
+                    lambda: listener.entry_point,
+                    lambda sock, peer: self._accepted(listener.entry_point, sock, peer),
+                )
+        finally:
+            if not listener.inherited:
+                listener.sock.close()

@@ -48,19 +48,34 @@ class _Round:
     outcome: ReloadOutcome | None = None
 
 
+def _nothing() -> None:
+    pass
+
+
 class Reloader:
     """Reloads the file when asked to, one reload at a time."""
 
-    def __init__(self, path: Path, apply: Callable[[Prepared], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        apply: Callable[[Prepared], None],
+        *,
+        begins: Callable[[], None] = _nothing,
+        ends: Callable[[], None] = _nothing,
+    ) -> None:
         """Prepare to reload.
 
         Args:
           path: the configuration file.
           apply: puts a configuration to work; raises ConfigurationError and changes nothing if it cannot.
+          begins: called before each reload; must not raise.
+          ends: called after it, when `last` has what came of it and nobody who waits for it knows; must not raise.
 
         """
         self.path = path
         self._apply = apply
+        self._begins = begins
+        self._ends = ends
         self._next = _Round()
         self._first: Prepared | None = None
         self.current: Prepared | None = None
@@ -95,7 +110,9 @@ class Reloader:
             await self._next.wanted.wait()
             # From here on others ask for the round after this one: the file is about to be read.
             current, self._next = self._next, _Round()
+            self._begins()
             current.outcome = self.last = await self._reload()
+            self._ends()
             current.finished.set()
 
     async def _reload(self) -> ReloadOutcome:

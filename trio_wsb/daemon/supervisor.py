@@ -10,25 +10,32 @@ background away: sessions need the sweeper to the end.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 import trio
 
-from trio_wsb import __version__
 from trio_wsb.addresses import ListenAddress, format_host, parse_ip
 from trio_wsb.background.counts import CountRefresher
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.daemon.activation import InheritedSocket
+from trio_wsb.daemon.announce import log_start, status_line
 from trio_wsb.daemon.build import Builder, Prepared
-from trio_wsb.daemon.limits import raise_descriptor_limit, sessions_possible
+from trio_wsb.daemon.control import ControlServer
+from trio_wsb.daemon.controlsocket import open_control_socket
+from trio_wsb.daemon.internal import InternalPages
 from trio_wsb.daemon.listeners import ListenerSet
+from trio_wsb.daemon.notify import Notifier
+from trio_wsb.daemon.operations import Operations
 from trio_wsb.daemon.reload import Reloader
 from trio_wsb.daemon.stop import close_sessions
+from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.observe.log import LogOutput
@@ -53,13 +60,23 @@ CUT_SLACK = 0.5
 class Supervisor:
     """The daemon: owns every table and task, and lives from `run` to its return."""
 
-    def __init__(self, path: Path, *, output: LogOutput, rng: random.Random) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        output: LogOutput,
+        rng: random.Random,
+        notifier: Notifier | None = None,
+        inherited: Sequence[InheritedSocket] = (),
+    ) -> None:
         """Prepare a daemon.
 
         Args:
           path: the configuration file, read again by each reload.
           output: where the log goes.
           rng: for ties between backends and for everything that is jittered.
+          notifier: tells the service manager; stays the caller's. None tells nobody.
+          inherited: listening sockets from the service manager; closed when `run` is over.
 
         """
         self._rng = rng
@@ -69,8 +86,14 @@ class Supervisor:
         self._refresher = CountRefresher(self._counts, self._backends, rng=rng)
         self._builder = Builder(self._backends, self._counts, rng)
         self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname())
-        self._listeners = ListenerSet(self._accepted)
-        self._reloader = Reloader(path, self._apply)
+        self._notifier = notifier or Notifier()
+        self._listeners = ListenerSet(self._accepted, inherited)
+        self._reloader = Reloader(
+            path,
+            self._apply,
+            begins=self._notifier.reloading,
+            ends=lambda: self._notifier.ready(self._status()),
+        )
         self._connections: trio.Nursery | None = None
         self._accepting: trio.Nursery | None = None
         self._refusing = 0
@@ -100,13 +123,18 @@ class Supervisor:
                 async with trio.open_nursery() as self._connections:
                     async with trio.open_nursery() as self._accepting:
                         self._install(first, fresh)
-                        self._log_start(first)
+                        self._open_to_questions(first, background)
+                        log_start(first)
+                        self._listeners.drop_unclaimed()
                         background.start_soon(self._reloader.run)
+                        self._notifier.ready(self._status())
+                        background.start_soon(self._notifier.run, self._status)
                         task_status.started()
                         await self._stop.wait()
                         await self._stop_accepting()
                     self._end_connections()
             background.cancel_scope.cancel()
+        self._listeners.close()
         log.info("stopped", sessionsEnded=sum(self._proxy.sessions.ended_total.values()))
 
     # Configuration.
@@ -135,32 +163,20 @@ class Supervisor:
         for name in set(self._full) - set(built.runtime.entry_points):
             self._full.discard(name)
 
-    def _log_start(self, prepared: Prepared) -> None:
-        soft, limit = raise_descriptor_limit()
-        for name, service in prepared.config.http.services.items():
-            balancer = service.load_balancer
-            log.info(
-                "balancing",
-                service=name,
-                strategy=balancer.strategy,
-                backends=[str(s.url) for s in balancer.servers],
-            )
-        log.info(
-            "started",
-            version=__version__,
-            pid=os.getpid(),
-            descriptors=limit,
-            descriptorsBefore=soft,
-            sessionsPossible=sessions_possible(limit),
+    def _open_to_questions(self, first: Prepared, background: trio.Nursery) -> None:
+        self._reloader.begin(first)
+        state = DaemonState(
+            self._proxy,
+            self._backends,
+            self._reloader,
+            self._listeners.bound,
+            Moment(trio.current_time(), time.time()),
         )
-        wanted = max((entry.max_connections for entry in prepared.config.entry_points.values()), default=0)
-        if sessions_possible(limit) < wanted:
-            log.warning(
-                "descriptor limit too low for maxConnections",
-                maxConnections=wanted,
-                sessionsPossible=sessions_possible(limit),
-                hint="raise LimitNOFILE= in the unit or ulimit -n",
-            )
+        self._proxy.internal = InternalPages(state).answer
+        listener = open_control_socket(first.config.control)
+        if listener is not None:
+            log.info("control socket", path=str(listener.path))
+            background.start_soon(ControlServer(Operations(state).routes).serve, listener)
 
     # Connections.
 
@@ -229,6 +245,7 @@ class Supervisor:
                         "stopping", signal=signal.Signals(number).name, sessions=len(self._proxy.sessions)
                     )
                     self._stop.set()
+                    self._notifier.stopping(self._status())
 
     async def _stop_accepting(self) -> None:
         assert self._accepting is not None
@@ -249,6 +266,9 @@ class Supervisor:
             self._connections.start_soon(close_sessions, proxy, name, grace, self._rng)
         # Sessions are cut by then; this is for requests that are still being answered.
         self._cut.deadline = trio.current_time() + max(graces.values(), default=0.0) + CUT_SLACK
+
+    def _status(self) -> str:
+        return status_line(len(self._proxy.sessions), self._reloader.last, stopping=self._stop.is_set())
 
     def _cut_all(self) -> None:
         for session in self._proxy.sessions:

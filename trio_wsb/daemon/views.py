@@ -7,7 +7,7 @@ are seconds, moments are given in the format of RFC 3339, in UTC.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -15,19 +15,25 @@ from pathlib import Path
 from attrs import frozen
 
 from trio_wsb import __version__
-from trio_wsb.addresses import IPNetwork, parse_ip, parse_network
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
-from trio_wsb.proxy.session import Session
 
 View = dict[str, object]
 
 STALE_INTERVALS = 3
 """Intervals after which a report is stale where `staleAfter` does not say it."""
+
+
+@frozen
+class Moment:
+    """One moment on both clocks: `now` on that of the event loop, `wall` in seconds since 1970."""
+
+    now: float
+    wall: float
 
 
 @frozen
@@ -39,16 +45,7 @@ class DaemonState:
     reloader: Reloader
     bound: Callable[[], list[tuple[str, str]]]
     """Gives each entry point's name and the address that it really listens on."""
-    started_at: float
-    """In seconds since 1970."""
-
-
-@frozen
-class Moment:
-    """One moment on both clocks: `now` on that of the event loop, `wall` in seconds since 1970."""
-
-    now: float
-    wall: float
+    started: Moment
 
 
 def status(state: DaemonState, at: Moment) -> View:
@@ -56,8 +53,8 @@ def status(state: DaemonState, at: Moment) -> View:
     return {
         "version": __version__,
         "pid": os.getpid(),
-        "startedAt": moment(state.started_at),
-        "uptime": round(at.wall - state.started_at, 3),
+        "startedAt": moment(state.started.wall),
+        "uptime": round(at.now - state.started.now, 3),
         "stopping": state.proxy.stopping,
         "configuration": configuration(state.reloader),
         "entryPoints": entry_points(state),
@@ -192,92 +189,11 @@ def _stale_after(config: Config, service: str) -> float | None:
     return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after
 
 
-@frozen
-class SessionFilter:
-    """Which sessions to list; each criterion that is None fits all.
-
-    `backends` are those meant by what the user wrote, `client` an address or a network, or a text that is compared as
-    it is.
-    """
-
-    backends: Collection[Backend] | None = None
-    service: str | None = None
-    client: IPNetwork | str | None = None
-
-    def __call__(self, session: Session) -> bool:
-        """Whether `session` fits."""
-        if self.backends is not None and session.backend not in self.backends:
-            return False
-        if self.service is not None and session.service != self.service:
-            return False
-        return self.client is None or _is_client(session.client, self.client)
-
-
-def session_filter(
-    state: DaemonState, *, backend: str | None, service: str | None, client: str | None
-) -> SessionFilter:
-    """Return the filter for what a user wrote.
-
-    A backend is meant by its URL, its host and port, its host, or the pod name that it reported; a client by its
-    address, its address and port, or a network.
-    """
-    meant = None
-    if backend is not None:
-        meant = {each for each in state.backends if backend in backend_names(each)}
-    network: IPNetwork | str | None = client
-    if client is not None:
-        try:
-            network = parse_network(client)
-        except ValueError:
-            pass
-    return SessionFilter(meant, service, network)
-
-
-def backend_names(backend: Backend) -> set[str | None]:
-    """Return what a user may call a backend."""
-    url = backend.url
-    return {str(url), url.authority, f"{url.host}:{url.port}", url.host, backend.pod_name} - {None}
-
-
-def _is_client(text: str, wanted: IPNetwork | str) -> bool:
-    if isinstance(wanted, str):
-        return text == wanted
-    host = text.rpartition(":")[0] if text.count(":") == 1 or "]" in text else text
-    try:
-        address = parse_ip(host.strip("[]"))
-    except ValueError:
-        return False
-    return address.version == wanted.version and address in wanted
-
-
-def session(each: Session, now: float) -> View:
-    """Return one session, under the names that its log lines use."""
-    up, down = each.relay.up.scanner, each.relay.down.scanner
-    return {
-        "session": each.id,
-        "client": each.client,
-        "entryPoint": each.entry_point,
-        "router": each.router,
-        "service": each.service,
-        "backend": str(each.backend.url),
-        "host": each.host,
-        "path": each.path,
-        "tries": each.tries,
-        "duration": round(now - each.opened_at, 3),
-        "messagesIn": up.messages,
-        "messagesOut": down.messages,
-        "bytesIn": up.bytes,
-        "bytesOut": down.bytes,
-        # Known as soon as the session begins to end, which takes a moment.
-        "cause": each.relay.cause and each.relay.cause.value,
-    }
-
-
 def balancer_metrics(state: DaemonState, at: Moment) -> View:
     """Return the count table as ``balancerMetricPath`` shows it, each backend once.
 
-    `connections` is what a backend is taken to have now: our own live sessions and the foreign connections. The pod
-    metrics are what it has reported itself. `agentsConnections` makes the document a report, so that another balancer
+    `connections` is what a backend has now as far as we know: our own live sessions and the foreign connections of its
+    last report. The pod metrics are what it has reported itself. `agentsConnections` makes the document a report, so that another balancer
     can ask this one as it asks a backend.
     """
     table: dict[str, int] = {}
@@ -310,7 +226,10 @@ def _figures(state: DaemonState) -> Iterator[tuple[Backend, int, int | None]]:
         for member in service.pool.members:
             shown.add(member.backend)
             report = service.pool.report(member.backend)
-            yield member.backend, service.pool.foreign(member.backend), report and report.reported
+            if report is None:
+                yield member.backend, 0, None
+            else:
+                yield member.backend, report.foreign or 0, report.reported
     for backend in state.backends:
         if backend not in shown:
             yield backend, 0, None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,6 +18,10 @@ LogFormat = Literal["console", "json"]
 
 LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 """Traefik's names for the levels."""
+
+
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""syslog(3) priorities by the names that the log has for its levels."""
 
 
 class _Unbreakable:
@@ -56,16 +61,12 @@ class LogOutput:
 
         """
         if path != self._path:
-            opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None
+            opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None  # noqa: SIM115 - kept until `close`
             self.close()
             self._path, self._file = path, opened
         stream: IO[str] = self._file or sys.stderr
         structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=form == "json", key="time"),
-                *_renderer(form, colors=path is None and _is_terminal(stream)),
-            ],
+            processors=_processors(form, None if path is not None else stream),
             wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
             logger_factory=structlog.WriteLoggerFactory(_Unbreakable(stream)),  # type: ignore[arg-type]
             cache_logger_on_first_use=False,  # the level may change with every reload
@@ -81,22 +82,35 @@ class LogOutput:
         self._file = self._path = None
 
 
-def _renderer(form: LogFormat, *, colors: bool) -> list[Any]:
+def priority(stream: IO[str], level: str) -> str:
+    """Return what has to stand before a line of `level` in `stream`: ``<N>`` where the journal reads it, else nothing.
+
+    sd-daemon(3) has the numbers.
+    """
+    return f"<{_PRIORITIES[level]}>" if _is_journal(stream) else ""
+
+
+def _processors(form: LogFormat, standard_error: IO[str] | None) -> list[Any]:
     if form == "json":
         return [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             _time_level_message_first,
             structlog.processors.JSONRenderer(),
         ]
-    return [
-        structlog.dev.ConsoleRenderer(
-            colors=colors,
-            pad_event_to=26,
-            timestamp_key="time",
-            sort_keys=False,
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    ]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=standard_error is not None and _is_terminal(standard_error),
+        pad_event_to=26,
+        timestamp_key="time",
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    if standard_error is not None and _is_journal(standard_error):
+        # The journal has the time of every line.
+        return [structlog.processors.add_log_level, renderer, _with_priority]
+    time = structlog.processors.TimeStamper(fmt="iso", utc=False, key="time")
+    return [structlog.processors.add_log_level, time, renderer]
 
 
 def _is_terminal(stream: IO[str]) -> bool:
@@ -104,6 +118,24 @@ def _is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except (ValueError, io.UnsupportedOperation):
         return False
+
+
+def _is_journal(stream: IO[str]) -> bool:
+    """Whether `stream` goes to the journal, as systemd.exec(5) says about JOURNAL_STREAM.
+
+    The variable alone says nothing: standard error may have been redirected since, by a shell for example.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # io.UnsupportedOperation is both
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(_logger: object, method: str, text: str) -> str:
+    """Put the priority before each line, since to the journal each line of a traceback is a message of its own."""
+    prefix = f"<{_PRIORITIES.get(method, _PRIORITIES['info'])}>"
+    return "\n".join(prefix + line for line in text.splitlines())
 
 
 def _time_level_message_first(

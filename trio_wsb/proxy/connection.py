@@ -174,7 +174,8 @@ class Connection:
 
     async def _refuse(self, entry: EntryPointRuntime, error: HTTPError, head: RequestHead | None) -> None:
         # Traffic that a stranger can send at will is logged below the level of what an operator must see.
-        emit = log.warning if error.status >= 500 else log.info
+        ours = error.status >= 500 and not isinstance(error, BadRequest)
+        emit = log.warning if ours else log.info
         emit(
             "request refused",
             client=self._peer.text,

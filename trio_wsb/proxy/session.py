@@ -50,6 +50,9 @@ class SessionTable:
         """Iterate over the sessions that live now; some may end meanwhile."""
         return iter(tuple(self._sessions.values()))
 
+    def __contains__(self, session: Session) -> bool:
+        return self._sessions.get(session.id) is session
+
     async def run(self, session: Session) -> None:
         """Count `session` as live, relay until it ends, and record why it did. Owns its channels."""
         self._open(session)

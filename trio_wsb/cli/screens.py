@@ -1,0 +1,211 @@
+"""What `trio-wsb status` and `sessions` look like: the daemon's answers, drawn with rich.
+
+Everything fits 80 columns; a wider terminal gets wider columns. Whatever comes from the daemon is drawn as text, never as
+markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+View = Mapping[str, Any]
+
+_STATE_STYLES = {"ready": "green", "cooling_down": "yellow", "full": "yellow", "removed": "dim", "off": "dim"}
+
+
+def status_screen(document: View, *, wide: bool = False) -> RenderableType:
+    """Return the screen for an answer to ``GET /status``; a `wide` one has totals, failures and pod names too."""
+    parts: list[RenderableType] = [_overview(document), Text()]
+    services = {each["name"]: each["strategy"] for each in document["services"]}
+    by_service: dict[str | None, list[View]] = {name: [] for name in services}
+    for backend in document["backends"]:
+        by_service.setdefault(backend["service"], []).append(backend)
+    for name, backends in by_service.items():
+        if name is None:
+            heading = Text("no longer configured, with sessions that live on", style="bold")
+        else:
+            heading = Text.assemble((name, "bold"), f"  {services.get(name, '')}")
+        parts += [heading, _backends(backends, wide=wide), *_report_problems(backends), Text()]
+    return Group(*parts[:-1])
+
+
+def watch_screen(document: View, trouble: str | None, *, wide: bool = False) -> RenderableType:
+    """Return the status screen, below a line that says why it is not of this moment, if there is one."""
+    screen = status_screen(document, wide=wide)
+    return screen if trouble is None else Group(Text(trouble, style="bold red"), Text(), screen)
+
+
+def sessions_screen(document: View, *, wide: bool = False) -> RenderableType:
+    """Return the screen for an answer to ``GET /sessions``; a `wide` one has host and path, and bytes too."""
+    sessions: list[View] = document["sessions"]
+    table = _table()
+    _columns(table, ("session", True), ("client", False), ("service", False), ("backend", False))
+    if wide:
+        _columns(table, ("host and path", False))
+    _columns(table, ("duration", True), ("in", True), ("out", True))
+    if wide:
+        _columns(table, ("bytes in", True), ("bytes out", True))
+    for each in sessions:
+        row = [str(each["session"]), each["client"], each["service"], _short_url(each["backend"])]
+        row += [f"{each['host']}{each['path']}"] if wide else []
+        row += [span(each["duration"]), f"{each['messagesIn']:,}", f"{each['messagesOut']:,}"]
+        row += [f"{each['bytesIn']:,}", f"{each['bytesOut']:,}"] if wide else []
+        table.add_row(*map(Text, row), style="dim" if each["cause"] else None)
+    first, last = document["offset"] + 1, document["offset"] + len(sessions)
+    which = f"sessions {first:,} to {last:,} of {document['total']:,}" if sessions else "no sessions here"
+    if not sessions and document["total"]:
+        which += f", {document['total']:,} in all"
+    footer = Text(which, style="dim")
+    return Group(table, Text(), footer) if sessions else footer
+
+
+def span(seconds: float) -> str:
+    """Return a time span in at most two units: ``3d 4h``, ``12m 5s``, ``0.4s``."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or parts:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0"))
+
+
+def _overview(document: View) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    headline = Text(f"{document['version']}, up {span(document['uptime'])}, pid {document['pid']}")
+    if document["stopping"]:
+        headline.append("  stopping", "bold red")
+    grid.add_row("trio-wsb", headline)
+    configuration = document["configuration"]
+    since = _local(configuration["loadedAt"])
+    grid.add_row("configuration", Text(f"{configuration['file']}, in force since {since}"))
+    for warning in configuration["warnings"]:
+        grid.add_row("", Text(warning, style="yellow"))
+    for line in _last_reload(configuration["lastReload"], _now(document)):
+        grid.add_row(*line)
+    for index, entry in enumerate(document["entryPoints"]):
+        limit = f" of {entry['maxConnections']:,}" if entry["maxConnections"] else ""
+        figure = f"{entry['name']}  {entry['address']}  {entry['connections']:,}{limit} connections"
+        grid.add_row("" if index else "entry points", Text(figure))
+    grid.add_row("sessions", _session_totals(document["sessions"]))
+    return grid
+
+
+def _session_totals(sessions: View) -> Text:
+    ended = {cause: count for cause, count in sessions["ended"].items() if count}
+    text = Text()
+    text.append(f"{sessions['open']:,} open", "bold")
+    text.append(f", {sessions['opened']:,} opened, {sum(ended.values()):,} ended")
+    if ended:
+        text.append(": " + ", ".join(f"{cause} {count:,}" for cause, count in ended.items()))
+    return text
+
+
+def _last_reload(outcome: View | None, now: datetime) -> Iterable[tuple[str, Text]]:
+    if outcome is None:
+        yield "last reload", Text("none")
+        return
+    ago = span((now - datetime.fromisoformat(outcome["finishedAt"])).total_seconds())
+    if outcome["succeeded"]:
+        yield "last reload", Text.assemble(("ok", "green"), f", {ago} ago, in {outcome['duration']:g} s")
+        return
+    count = len(outcome["problems"])
+    words = f", {ago} ago: {count} problem{'' if count == 1 else 's'}, the old configuration stays in force"
+    yield "last reload", Text.assemble(("failed", "bold red"), words)
+    for problem in outcome["problems"]:
+        yield "", Text(problem, style="red")
+
+
+def _backends(backends: list[View], *, wide: bool) -> RenderableType:
+    if not backends:
+        return Text("no backends", style="dim")
+    table = _table()
+    _columns(
+        table, ("backend", False), ("state", False), ("weight", True), ("live", True), ("handshakes", True)
+    )
+    _columns(table, ("reported", True), ("foreign", True), ("age", True))
+    if wide:
+        _columns(table, ("load", True), ("opened", True), ("failures", True), ("drops", True), ("pod", False))
+    for each in backends:
+        stale = "yellow" if each.get("reportStale") else ""
+        row = [
+            Text(_short_url(each["url"])),
+            _state(each),
+            _figure(each.get("weight")),
+            _figure(each["live"]),
+            _figure(each["handshakes"]),
+            _figure(each.get("reported")),
+            _foreign(each),
+            Text(_age(each.get("reportAge")), style=stale),
+        ]
+        if wide:
+            row += [_figure(each.get(key)) for key in ("load", "opened", "failures", "drops")]
+            row.append(Text(each["podName"] or ""))
+        table.add_row(*row)
+    return table
+
+
+def _report_problems(backends: list[View]) -> Iterable[Text]:
+    for each in backends:
+        if each.get("reportProblem"):
+            yield Text(f"{_short_url(each['url'])}: no fresh report: {each['reportProblem']}", style="yellow")
+
+
+def _state(backend: View) -> Text:
+    state: str = backend["state"]
+    words = f"cooling {backend['coolDownLeft']:.0f}s" if state == "cooling_down" else state
+    return Text(words, style=_STATE_STYLES.get(state, "yellow"), no_wrap=True)
+
+
+def _foreign(backend: View) -> Text:
+    foreign = backend.get("foreign")
+    if foreign and backend["reported"] is None:
+        return Text(f"~{foreign:,}", style="dim")
+    return _figure(foreign)
+
+
+def _figure(number: int | None) -> Text:
+    return Text("-" if number is None else f"{number:,}", style="" if number else "dim")
+
+
+def _age(seconds: float | None) -> str:
+    return "-" if seconds is None else span(seconds).partition(" ")[0]
+
+
+def _short_url(url: str) -> str:
+    """Return a backend's URL without the scheme that goes without saying."""
+    return url.removeprefix("http://")
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+
+
+def _columns(table: Table, *columns: tuple[str, bool]) -> None:
+    """Add columns; those of numbers stand at the right and are never cut, the others are folded if need be."""
+    for name, number in columns:
+        if number:
+            table.add_column(name, justify="right", no_wrap=True)
+        else:
+            table.add_column(name, overflow="fold")
+
+
+def _now(document: View) -> datetime:
+    """Return the daemon's time: ages do not depend on when the screen is drawn."""
+    return datetime.fromisoformat(document["startedAt"]) + timedelta(seconds=document["uptime"])
+
+
+def _local(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,93 @@
+"""Views of sessions: which of them somebody wants to see, and each as plain values, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attrs import frozen
+
+from trio_wsb.addresses import IPNetwork, parse_ip, parse_network
+from trio_wsb.balancing.backend import Backend, BackendTable
+from trio_wsb.daemon.views import View
+from trio_wsb.proxy.session import Session
+
+
+@frozen
+class SessionFilter:
+    """Which sessions to list; each criterion that is None fits all.
+
+    `backends` are those meant by what the user wrote, `client` an address or a network, or a text that is compared as
+    it is.
+    """
+
+    backends: Collection[Backend] | None = None
+    service: str | None = None
+    client: IPNetwork | str | None = None
+
+    def __call__(self, session: Session) -> bool:
+        """Whether `session` fits."""
+        if self.backends is not None and session.backend not in self.backends:
+            return False
+        if self.service is not None and session.service != self.service:
+            return False
+        return self.client is None or _is_client(session.client, self.client)
+
+
+def session_filter(
+    table: BackendTable, *, backend: str | None, service: str | None, client: str | None
+) -> SessionFilter:
+    """Return the filter for what a user wrote.
+
+    A backend is meant by its URL, its host and port, its host, or the pod name that it reported; a client by its
+    address, its address and port, or a network.
+    """
+    meant = None
+    if backend is not None:
+        meant = {each for each in table if backend in backend_names(each)}
+    network: IPNetwork | str | None = client
+    if client is not None:
+        try:
+            network = parse_network(client)
+        except ValueError:
+            pass
+    return SessionFilter(meant, service, network)
+
+
+def backend_names(backend: Backend) -> set[str | None]:
+    """Return what a user may call a backend."""
+    url = backend.url
+    return {str(url), url.authority, f"{url.host}:{url.port}", url.host, backend.pod_name} - {None}
+
+
+def _is_client(text: str, wanted: IPNetwork | str) -> bool:
+    if isinstance(wanted, str):
+        return text == wanted
+    host = text.rpartition(":")[0] if text.count(":") == 1 or "]" in text else text
+    try:
+        address = parse_ip(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.version == wanted.version and address in wanted
+
+
+def session_view(each: Session, now: float) -> View:
+    """Return one session, under the names that its log lines use."""
+    up, down = each.relay.up.scanner, each.relay.down.scanner
+    return {
+        "session": each.id,
+        "client": each.client,
+        "entryPoint": each.entry_point,
+        "router": each.router,
+        "service": each.service,
+        "backend": str(each.backend.url),
+        "host": each.host,
+        "path": each.path,
+        "tries": each.tries,
+        "duration": round(now - each.opened_at, 3),
+        "messagesIn": up.messages,
+        "messagesOut": down.messages,
+        "bytesIn": up.bytes,
+        "bytesOut": down.bytes,
+        # Known as soon as the session begins to end, which takes a moment.
+        "cause": each.relay.cause and each.relay.cause.value,
+    }
