@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage bench clean
+.PHONY: help demo test check format coverage bench install uninstall clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,12 @@ coverage: $(STAMP) ## the tests with branch coverage, the daemon's own processes
 
 bench: $(STAMP) ## measure beside nginx (needs nginx and a C compiler; what is missing is named)
 	$(BIN)/python -m bench $(ARGS)
+
+install: ## install as a service below /opt and /etc (as root; DESTDIR=... for another root)
+	@systemd/install.sh install $(PYTHON)
+
+uninstall: ## remove what install put there; a changed configuration stays
+	@systemd/install.sh uninstall
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist bench/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov

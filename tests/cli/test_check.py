@@ -9,7 +9,7 @@ from tests.config.helpers import config
 from trio_wsb.cli.check import check
 
 GOOD = "wsbalancer: {pods: [http://a]}\n"
-BAD = "log: {level: 5}\nzebra: 1\nglobal: {}\n"
+BAD = "log: {level: 5}\nhtpp: 1\nglobal: {}\n"
 DANGLING = "http: {routers: {r: {rule: Path(`/`), service: chat}}}\n"
 
 
@@ -36,8 +36,7 @@ class TestCheck:
         assert result.exit_code == 1
         assert result.stdout.splitlines() == [
             "bad.yaml:1:14 log.level: 5 is a number, not a string (write DEBUG, INFO, WARN or ERROR)",
-            "bad.yaml:2:1 zebra: unknown key (valid keys are balancerMetricPath, control, entryPoints, http, listen, "
-            "log, ping and wsbalancer)",
+            'bad.yaml:2:1 htpp: unknown key (did you mean "http"?)',
             "bad.yaml:3:1 global: has no meaning here and is ignored (nothing is reported or updated) [warning]",
         ]
         assert result.stderr == "2 errors, 1 warning\n"

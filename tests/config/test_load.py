@@ -37,10 +37,9 @@ def test_load(tmp_path: Path) -> None:
 
 
 def test_every_problem_is_in_the_error(tmp_path: Path) -> None:
-    path = write(tmp_path, "global: {}\nzebra: 1\nlog: {level: 5}\n")
+    path = write(tmp_path, "global: {}\nhtpp: 1\nlog: {level: 5}\n")
     assert fails(path) == [
-        f"{path}:2:1 zebra: unknown key (valid keys are balancerMetricPath, control, entryPoints, http, listen, log, "
-        "ping and wsbalancer)",
+        f'{path}:2:1 htpp: unknown key (did you mean "http"?)',
         f"{path}:3:14 log.level: 5 is a number, not a string (write DEBUG, INFO, WARN or ERROR)",
     ]
 
@@ -105,7 +104,7 @@ def test_a_file_whose_size_is_not_told() -> None:
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     def count() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     before = count()
     for path in (tmp_path, write(tmp_path, SHORT), tmp_path / "missing"):

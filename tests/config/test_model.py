@@ -99,8 +99,8 @@ PLACES = {
     model.RespondingTimeouts: "entryPoints: {e: {address: ':80', transport: {respondingTimeouts: {HERE}}}}",
     model.ForwardedHeaders: "entryPoints: {e: {address: ':80', forwardedHeaders: {HERE}}}",
     model.HTTP: "http: {HERE}",
-    model.Router: "http: {routers: {r: {rule: Path(`/`), service: s, HERE}}}",
-    model.Service: SERVICE % "{HERE}",
+    model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
+    model.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
     model.LoadBalancer: BALANCER % "HERE",
     model.Session: BALANCER % "session: {HERE}",
     model.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",
@@ -173,5 +173,5 @@ def test_secrets_are_not_shown() -> None:
 
 def test_a_password_in_a_url_is_not_shown() -> None:
     read = document("wsbalancer: {pods: ['ftp://me:hunter2@host']}")
-    assert f"{FILE}:1:20 wsbalancer.pods[0]" in str(read.problems[0])
+    assert f"{FILE}:1:21 wsbalancer.pods[0]" in str(read.problems[0])
     assert "hunter2" not in str(read.problems[0])

@@ -69,10 +69,8 @@ def test_a_long_text_takes_no_time() -> None:
 
 
 def test_show_and_kind() -> None:
-    shown = [
-        (show(value), kind(value))
-        for value in (None, True, 5, -1.5, float("nan"), -float("inf"), "a", [1], {})
-    ]
+    values: list[object] = [None, True, 5, -1.5, float("nan"), -float("inf"), "a", [1], {}]
+    shown = [(show(value), kind(value)) for value in values]
     assert shown == [
         ("null", "empty"),
         ("true", "a boolean"),

@@ -49,7 +49,7 @@ entryPoints:
 balancerMetricPath: /table
 http:
   routers:
-    wsbalancer: {rule: PathPrefix(`/`), service: wsbalancer, entryPoints: [web]}
+    wsbalancer: {rule: PathPrefix(`/`), service: wsbalancer}
   services:
     wsbalancer:
       loadBalancer:
@@ -87,7 +87,7 @@ def test_a_written_entry_point_is_taken_as_it_is() -> None:
     long = "entryPoints: {web: {address: ':80', transport: {respondingTimeouts: {readTimeout: 5s}}}}\n"
     entry_points = config(SEED + long).entry_points
     assert list(entry_points) == ["web"]
-    assert entry_points["web"].transport.responding_timeouts.read_timeout == 5
+    assert entry_points["web"].transport.responding_timeouts.read_timeout == 5.0
 
 
 def test_other_sections_stand_beside_it() -> None:

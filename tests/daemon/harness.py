@@ -54,7 +54,9 @@ class Running:
 
     @classmethod
     @asynccontextmanager
-    async def program(cls, *command: str, environment: dict[str, str] | None = None) -> AsyncIterator[Self]:
+    async def program(
+        cls, *command: str, environment: dict[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> AsyncIterator[Self]:
         """Run any program for as long as the block lasts, then kill what is left."""
         process = await trio.lowlevel.open_process(
             command,
@@ -62,6 +64,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            pass_fds=pass_fds,
         )
         running = cls(process)
         async with trio.open_nursery() as nursery:
@@ -194,7 +197,7 @@ async def daemon(
     top = {
         key: changes.pop(key) for key in ("http", "ping", "log", "entryPoints", "control") if key in changes
     }
-    document = {
+    document: dict[str, Any] = {
         "entryPoints": {"web": {"address": f"127.0.0.1:{port}"}},
         "log": {"format": "json"},
         "wsbalancer": {"pods": list(pods), "cacheTTL": "1s", **changes},

@@ -16,6 +16,8 @@ import structlog.testing
 import trio
 import trio.testing
 from attrs import define, evolve, field
+from trio.abc import Instrument
+from trio.lowlevel import Task
 
 from trio_wsb.addresses import BackendURL, Networks, parse_backend_url, parse_ip, parse_network
 from trio_wsb.balancing.backend import Backend
@@ -46,6 +48,9 @@ READ_TIMEOUT = 20.0
 IDLE_TIMEOUT = 60.0
 WRITE_TIMEOUT = 10.0
 PING_STATUS_STOPPING = 503
+
+PATIENCE = 100_000.0
+"""Seconds of virtual time after which a test has failed."""
 
 
 def handshake(*lines: str, path: str = "/chat", key: str = KEY) -> bytes:
@@ -355,10 +360,65 @@ async def staged(
     proxy = Proxy(Runtime({"web": entry}), dial=dial, server_name=server_name)
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:
+        # In virtual time a test that would hang fails at once.
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
             stage = Stage(proxy, backends, logs, nursery, capacity)
             nursery.start_soon(proxy.sweeper.run)
             yield stage
+            hung = nursery.cancel_scope.cancel_called
             nursery.cancel_scope.cancel()
+    assert not hung, f"nothing happened for {PATIENCE:g} s"
     assert [(backend.own, backend.live) for backend in backends] == [(0, 0)] * len(backends)
     assert len(proxy.sessions) == 0
+
+
+class _CancelAtStep(Instrument):
+    """Cancels a client's connection when its task is about to take its n-th step."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+        self.scope: trio.CancelScope | None = None
+
+    def before_task_step(self, task: Task) -> None:
+        if self.scope is not None and task.name.endswith(".serve"):
+            self._left -= 1
+            if self._left == 0:
+                self.scope.cancel()
+
+
+async def cancelling_at_every_step(
+    scripts: Sequence[Script], play: Callable[[Stage, Client], Awaitable[None]]
+) -> None:
+    """Run `play` again and again, with its connection cancelled one step later each time.
+
+    The counts are checked after each. Buffers are small, so that every send has to wait at some time.
+    """
+    step = 0
+    cancelled = True
+    while cancelled:
+        step += 1
+        instrument = _CancelAtStep(step)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            async with staged(*scripts, capacity=60) as stage:
+                client = stage.connect()
+                instrument.scope = client.scope
+
+                async def converse(stage: Stage = stage, client: Client = client) -> None:
+                    try:
+                        await play(stage, client)
+                    except (OSError, trio.ClosedResourceError):
+                        pass
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(converse)
+                    with trio.move_on_after(60):
+                        await client.is_reset()
+                    client.close()
+                    await client.done.wait()
+                assert stage.counts == [(0, 0)] * len(scripts)
+                cancelled = client.scope.cancelled_caught
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    assert step > 10  # it went through all the steps there are

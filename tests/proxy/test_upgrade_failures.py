@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from trio.abc import Instrument
-from trio.lowlevel import Task
 
 from tests.proxy.stage import (
     ANSWER_TIMEOUT,
@@ -19,6 +17,7 @@ from tests.proxy.stage import (
     Script,
     Stage,
     answering,
+    cancelling_at_every_step,
     die,
     echo,
     field_of,
@@ -216,22 +215,6 @@ async def test_a_backend_that_does_not_take_the_handshake(autojump_clock: trio.t
         assert status_of(await client.rest()) == 504
 
 
-class CancelAtStep(Instrument):
-    """Cancels a scope when the task that runs `name` is about to take its n-th step."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-        self.scope: trio.CancelScope | None = None
-        self.task: Task | None = None
-
-    def before_task_step(self, task: Task) -> None:
-        if self.scope is not None and self.task in {None, task} and task.name.endswith(".serve"):
-            self.task = task
-            self.left -= 1
-            if self.left == 0:
-                self.scope.cancel()
-
-
 async def slow_echo(end: End) -> None:
     await end.head()
     await trio.sleep(1)
@@ -250,13 +233,6 @@ async def slow_refusal(end: End) -> None:
     await end.send(bytes(500))
 
 
-async def send_what_is_taken(client: Client) -> None:
-    try:
-        await client.send(handshake() + frame(bytes(500), mask=True))
-    except (OSError, trio.ClosedResourceError):
-        pass
-
-
 @pytest.mark.parametrize(
     "scripts",
     [(slow_echo,), (slow_refusal,), (die, refuse_dial, slow_echo), (stay_silent,), (refuse_dial, die)],
@@ -265,27 +241,10 @@ async def send_what_is_taken(client: Client) -> None:
 async def test_counts_are_right_wherever_a_connection_is_cancelled(
     scripts: tuple[Script, ...], autojump_clock: trio.testing.MockClock
 ) -> None:
-    step = 0
-    cancelled = True
-    while cancelled:
-        step += 1
-        instrument = CancelAtStep(step)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            async with staged(*scripts, capacity=60) as stage:
-                client = stage.connect()
-                instrument.scope = client.scope
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(send_what_is_taken, client)
-                    with trio.move_on_after(60):
-                        await client.is_reset()
-                    client.close()
-                    await client.done.wait()
-                assert stage.counts == [(0, 0)] * len(scripts)
-                cancelled = client.scope.cancelled_caught
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-    assert step > 5  # it went through every step there is
+    async def play(stage: Stage, client: Client) -> None:
+        await client.send(handshake() + frame(bytes(500), mask=True))
+
+    await cancelling_at_every_step(scripts, play)
 
 
 # Backends that accept and drop.

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import trio
 import yaml
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from tests.daemon.harness import PATIENCE, Running, free_port
+from tests.daemon.harness import PATIENCE, Backend, Clients, Daemon, Running, daemon, free_port
+from trio_wsb.demo.connect import parse_target
 
 ETC = Path(__file__).parents[2] / "etc"
 
@@ -120,3 +123,68 @@ class Traefik:
         with trio.fail_after(PATIENCE):
             while not fits(await self.status()):
                 await trio.sleep(0.02)
+
+
+AnyStream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class Visitors(Clients):
+    """Clients that take `HOST` for an address of loopback."""
+
+    def __init__(self, nursery: trio.Nursery, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        super().__init__(nursery)
+        self._ssl = ssl_context
+
+    async def connect(self, url: str, headers: Sequence[tuple[str, str]] = ()) -> WebSocketConnection:
+        target = parse_target(url)
+        address = "127.0.0.1" if target.host == HOST else target.host
+        with trio.fail_after(PATIENCE):
+            stream: AnyStream = await trio.open_tcp_stream(address, target.port)
+            try:
+                if target.tls:
+                    assert self._ssl is not None
+                    stream = trio.SSLStream(
+                        stream, self._ssl, server_hostname=target.host, https_compatible=True
+                    )
+                fields = [(name.encode(), value.encode()) for name, value in headers]
+                connection = await wrap_client_stream(
+                    self._nursery, stream, target.authority, target.resource, extra_headers=fields
+                )
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        self.connections.append(connection)
+        return connection
+
+
+@asynccontextmanager
+async def visitors(*, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[Visitors]:
+    async with trio.open_nursery() as nursery:
+        made = Visitors(nursery, ssl_context=ssl_context)
+        try:
+            yield made
+        finally:
+            with trio.move_on_after(PATIENCE, shield=True):
+                await made.close()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def balancer(
+    directory: Path, backends: Sequence[Backend], *, grace: str = "2s", accept_grace: str | None = None
+) -> AsyncIterator[Daemon]:
+    """Run the daemon with the example's configuration; the times are lifeCycle's, where the example's are not wanted."""
+    directory.mkdir(exist_ok=True)
+    document = read(ETC / "trio-wsb-behind-traefik.yaml")
+    web = document["entryPoints"]["web"]
+    port = free_port()
+    web["address"] = f"127.0.0.1:{port}"
+    web["transport"]["lifeCycle"]["graceTimeOut"] = grace
+    if accept_grace is not None:
+        web["transport"]["lifeCycle"]["requestAcceptGraceTimeout"] = accept_grace
+    document["entryPoints"]["admin"]["address"] = "127.0.0.1:0"
+    balancing = document["http"]["services"]["chat"]["loadBalancer"]
+    balancing["servers"] = [{"url": each.url} for each in backends]
+    balancing["connectionCount"]["interval"] = "500ms"
+    async with daemon(directory, [], port=port, http=document["http"], entryPoints=document["entryPoints"]) as running:
+        yield running

@@ -97,7 +97,8 @@ def _overview(document: View) -> Table:
         grid.add_row(*line)
     for index, entry in enumerate(document["entryPoints"]):
         limit = f" of {entry['maxConnections']:,}" if entry["maxConnections"] else ""
-        figure = f"{entry['name']}  {entry['address']}  {entry['connections']:,}{limit} connections"
+        where = ", ".join(entry["addresses"]) or "closed"
+        figure = f"{entry['name']}  {where}  {entry['connections']:,}{limit} connections"
         grid.add_row("" if index else "entry points", Text(figure))
     grid.add_row("sessions", _session_totals(document["sessions"]))
     return grid

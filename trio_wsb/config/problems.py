@@ -21,7 +21,6 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the root of a document down to a value."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@<>/-]+")
-_USER_INFORMATION = re.compile(r"//\S*@")
 _SHOWN = 60
 _COMPARABLE = 64
 
@@ -99,7 +98,9 @@ def printable(text: str) -> str:
 
 def quoted(text: str) -> str:
     """Return `text` in double quotes, shortened to fit a message, without the password that a URL may carry."""
-    text = _USER_INFORMATION.sub("//...@", text)
+    authority, sign = text.find("//"), text.rfind("@")
+    if 0 <= authority < sign:
+        text = f"{text[:authority]}//...{text[sign:]}"
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
     return f'"{printable(short)}"'
 

@@ -130,9 +130,11 @@ class ListenerSet:
             each.sock.close()
 
     def bound(self) -> list[tuple[str, str]]:
-        """Return each entry point's name and the address that it really listens on (port 0 was a wish)."""
+        """Return entry points and the addresses that they really listen on (port 0 was a wish); one may have several."""
         return [
-            (listener.entry_point, str(bound_address(listener.sock))) for listener in self._listeners.values()
+            (listener.entry_point, str(bound_address(listener.sock)))
+            for listener in self._listeners.values()
+            if listener.sock.fileno() != -1  # closed when a stop has begun
         ]
 
     def _sources(self, wanted: Mapping[str, ListenAddress]) -> dict[_Source, str]:

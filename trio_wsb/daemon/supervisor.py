@@ -141,6 +141,8 @@ class Supervisor:
 
     def _apply(self, prepared: Prepared) -> None:
         """Put a new configuration to work, all of it or, when this raises ConfigurationError, nothing."""
+        if self._stop.is_set():  # it came while the file was read; the listeners may be gone by now
+            raise ConfigurationError(["the daemon is stopping"])
         self._install(prepared, self._listeners.bind_new(prepared.addresses))
 
     def _install(self, prepared: Prepared, fresh: dict[ListenAddress, socket.socket]) -> None:

@@ -44,7 +44,7 @@ class DaemonState:
     backends: BackendTable
     reloader: Reloader
     bound: Callable[[], list[tuple[str, str]]]
-    """Gives each entry point's name and the address that it really listens on."""
+    """Gives names of entry points and the addresses that they really listen on."""
     started: Moment
 
 
@@ -89,17 +89,16 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
 
 
 def entry_points(state: DaemonState) -> list[View]:
-    """Return each entry point that is listened on."""
-    runtime, connections = state.proxy.runtime, state.proxy.connections
+    """Return each entry point with the addresses that it listens on, none once a stop has closed them."""
+    bound, connections = state.bound(), state.proxy.connections
     return [
         {
             "name": name,
-            "address": address,
+            "addresses": [address for each, address in bound if each == name],
             "connections": connections[name],
-            "maxConnections": runtime.entry_points[name].max_connections,
+            "maxConnections": entry.max_connections,
         }
-        for name, address in state.bound()
-        if name in runtime.entry_points
+        for name, entry in state.proxy.runtime.entry_points.items()
     ]
 
 

@@ -50,20 +50,20 @@ class LogOutput:
     """
 
     def __init__(self) -> None:
-        self._path: str | None = None
         self._file: IO[str] | None = None
 
     def configure(self, *, level: str, form: LogFormat, path: str | None) -> None:
         """Write lines of `level` and above as `form`, to the file at `path` or to standard error.
 
+        The file is opened anew each time: a reload is how a rotated one is let go.
+
         Raises:
           OSError: the file cannot be opened; the log goes on as before.
 
         """
-        if path != self._path:
-            opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None  # noqa: SIM115 - kept until `close`
-            self.close()
-            self._path, self._file = path, opened
+        opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None  # noqa: SIM115 - kept until `close`
+        self.close()
+        self._file = opened
         stream: IO[str] = self._file or sys.stderr
         structlog.configure(
             processors=_processors(form, None if path is not None else stream),
@@ -79,7 +79,7 @@ class LogOutput:
                 self._file.close()
             except OSError:
                 pass
-        self._file = self._path = None
+        self._file = None
 
 
 def priority(stream: IO[str], level: str) -> str:
