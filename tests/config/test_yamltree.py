@@ -8,7 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.config.helpers import SERVERS, document, lines
-from trio_wsb.config.yamltree import MAX_DEPTH, MAX_EXPANSION, ListNode, MapNode, Mark, Tree, compose
+from trio_wsb.config.yamltree import (
+    MAX_DEPTH,
+    MAX_EXPANSION,
+    MAX_PROBLEMS,
+    ListNode,
+    MapNode,
+    Mark,
+    Tree,
+    compose,
+)
 
 both_parsers = pytest.mark.parametrize("libyaml", [True, False], ids=["libyaml", "python"])
 
@@ -143,6 +152,13 @@ def test_every_duplicate_is_named(libyaml: bool) -> None:
     assert [(problem.line, problem.column, problem.key_path) for problem in tree.problems] == [
         (2, 11, "b.c"), (2, 17, "b.c"), (3, 1, "a"),
     ]  # fmt: skip
+
+
+@both_parsers
+@pytest.mark.parametrize("end", ["[", '"', "}", '"\\UFFFFFFFF"', "*a"])
+def test_one_problem_too_many_at_the_end(end: str, libyaml: bool) -> None:
+    tree = read("a: 1\n" + "a: 1\n" * (MAX_PROBLEMS - 1) + end, libyaml=libyaml)
+    assert len(tree.problems) == MAX_PROBLEMS
 
 
 @given(st.binary(max_size=300))

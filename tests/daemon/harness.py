@@ -200,6 +200,7 @@ async def daemon(
     document: dict[str, Any] = {
         "entryPoints": {"web": {"address": f"127.0.0.1:{port}"}},
         "log": {"format": "json"},
+        "control": {"socket": str(tmp_path / "control.sock")},
         "wsbalancer": {"pods": list(pods), "cacheTTL": "1s", **changes},
         **top,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ async def test_head_has_no_body(tmp_path: Path) -> None:
         answer = await raw(path, b"HEAD /echo HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"\r\n\r\n")
-        assert b"Content-Length: 29\r\n" in answer
+        assert b"Content-Length: 30\r\n" in answer
 
 
 async def test_a_chunked_body_and_one_that_waits_to_be_asked_for(tmp_path: Path) -> None:
@@ -188,42 +188,32 @@ async def test_a_large_answer_arrives_whole(tmp_path: Path) -> None:
         assert len((await http.get("/large")).json()) == 4_000_000
 
 
-class Waiting:
-    """Virtual time that passes only while everybody waits for it; sockets need real readiness."""
+async def answer_after(path: Path, request: bytes, clock: trio.testing.MockClock, seconds: float) -> bytes:
+    """Send `request`, let that much time pass once everybody waits for it, and return the answer."""
+    answers: list[bytes] = []
 
-    def __init__(self, clock: trio.testing.MockClock) -> None:
-        self.clock = clock
+    async def ask() -> None:
+        answers.append(await raw(path, request))
 
-    async def until(self, done: Callable[[], bool], jump: float) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked(0.05)
-        self.clock.jump(jump)
-        with trio.move_on_after(3600):
-            while not done():
-                await trio.testing.wait_all_tasks_blocked(0.01)
+        clock.jump(seconds)
+    return answers[0]
 
 
 async def test_a_slow_request_is_answered_408(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
-    async with serving(tmp_path) as path, trio.open_nursery() as nursery:
-        answers: list[bytes] = []
-
-        async def ask() -> None:
-            answers.append(await raw(path, b"GET /echo HTTP/1.1\r\nHost: x\r\n"))
-
-        nursery.start_soon(ask)
-        await Waiting(mock_clock).until(lambda: bool(answers), REQUEST_TIMEOUT + 0.1)
-        assert answers[0].startswith(b"HTTP/1.1 408 ")
+    async with serving(tmp_path) as path:
+        request = b"GET /echo HTTP/1.1\r\nHost: x\r\n"
+        answer = await answer_after(path, request, mock_clock, REQUEST_TIMEOUT + 0.1)
+        assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_handler_that_hangs_is_given_up(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
-    async with serving(tmp_path) as path, trio.open_nursery() as nursery:
-        answers: list[bytes] = []
-
-        async def ask() -> None:
-            answers.append(await raw(path, b"POST /hang HTTP/1.1\r\nHost: x\r\n\r\n"))
-
-        nursery.start_soon(ask)
-        await Waiting(mock_clock).until(lambda: bool(answers), HANDLING_TIMEOUT + 0.1)
-        assert answers[0].startswith(b"HTTP/1.1 504 ")
+    async with serving(tmp_path) as path:
+        request = b"POST /hang HTTP/1.1\r\nHost: x\r\n\r\n"
+        answer = await answer_after(path, request, mock_clock, HANDLING_TIMEOUT + 0.1)
+        assert answer.startswith(b"HTTP/1.1 504 ")
 
 
 async def test_a_client_that_takes_no_answer_is_given_up(

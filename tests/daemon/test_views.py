@@ -104,7 +104,7 @@ def test_a_service_that_asks_for_no_reports(tmp_path: Path) -> None:
     world = make_world(tmp_path, {"http": {"services": {"chat": {"loadBalancer": balancer}}}})
     found = backend_of(look(world), PODS[0])
     assert (found["reported"], found["reportStale"], found["foreign"]) == (None, False, 0)
-    assert balancer_metrics(world.state, Moment(0.0, STARTED))["podMetrics"] == {}
+    assert balancer_metrics(world.state, STARTED)["podMetrics"] == {}
 
 
 def test_states(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ async def test_a_removed_backend_is_there_as_long_as_it_has_sessions(world: Worl
         assert [each["url"] for each in document["backends"]] == PODS
         found = backend_of(document, PODS[2])
         assert (found["service"], found["state"], found["live"]) == (None, "removed", 1)
-        metrics: dict[str, Any] = balancer_metrics(world.state, Moment(0.0, STARTED))
+        metrics: dict[str, Any] = balancer_metrics(world.state, STARTED)
         assert {"url": PODS[2], "connections": 1} in metrics["services"]
         nursery.cancel_scope.cancel()
     assert [each["url"] for each in look(world)["backends"]] == PODS[:2]
@@ -255,7 +255,7 @@ async def test_the_balancers_own_metrics(world: World) -> None:
         await world.open(nursery, PODS[1])
         world.report(PODS[0], 11, at=5.0)
         world.backend(PODS[0]).pod_name = "pod-1"
-        metrics = balancer_metrics(world.state, Moment(6.0, STARTED + 6.0))
+        metrics = balancer_metrics(world.state, STARTED + 6.0)
         nursery.cancel_scope.cancel()
     # What nobody has reported is not made up, as it is for the choice of a backend.
     assert metrics == {
@@ -278,7 +278,7 @@ def test_a_backend_of_two_services_counts_once(tmp_path: Path) -> None:
     world = make_world(tmp_path, {"http": {"services": services}})
     world.report(PODS[0], 7, at=0.0)
     world.report(PODS[0], 9, at=0.0, path="/other")
-    metrics = balancer_metrics(world.state, Moment(0.0, STARTED))
+    metrics = balancer_metrics(world.state, STARTED)
     assert metrics["services"] == [{"url": PODS[0], "connections": 9}]
     assert metrics["totalConnections"] == 9
     assert [each["service"] for each in look(world)["backends"]] == ["one", "two"]

@@ -27,7 +27,7 @@ _COMPLETION_TIMEOUT = 0.5
 socket_option = click.option(
     "--socket",
     "path",
-    type=click.Path(),
+    type=click.Path(readable=False),
     envvar=ENVIRONMENT,
     default=DEFAULT_CONTROL_SOCKET,
     show_default=True,

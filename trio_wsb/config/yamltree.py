@@ -117,16 +117,16 @@ def compose(data: bytes, file: str, *, libyaml: bool = True) -> Tree:
 
     """
     composer = _Composer(file)
-    text = ""
     try:
         text = composer.decode(data)
-        return composer.document(_parser(text, libyaml=libyaml))
+        try:
+            return composer.document(_parser(text, libyaml=libyaml))
+        except yaml.YAMLError as error:
+            composer.syntax_error(error, text)
+        except (ValueError, OverflowError):  # PyYAML's scanner passes these on from chr() and int()
+            composer.note(Mark(1, 1), "not valid YAML: a number in it is out of range")
     except _Stop:
-        return Tree(file, None, Mark(1, 1), tuple(composer.problems))
-    except yaml.YAMLError as error:
-        composer.syntax_error(error, text)
-    except (ValueError, OverflowError):  # PyYAML's scanner passes these on from chr() and int()
-        composer.note(Mark(1, 1), "not valid YAML: a number in it is out of range")
+        pass
     return Tree(file, None, Mark(1, 1), tuple(composer.problems))
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 
-import trio
-
 from trio_wsb.addresses import IPAddress, parse_ip
 from trio_wsb.daemon.build import ADMIN
-from trio_wsb.daemon.views import DaemonState, Moment, balancer_metrics
+from trio_wsb.daemon.views import DaemonState, balancer_metrics
 from trio_wsb.http.accept import prefers_html
 from trio_wsb.http.answers import content_response, json_response
 from trio_wsb.http.head import RequestHead
@@ -37,7 +35,7 @@ class InternalPages:
             return None
         if is_upgrade(head) or not (entry.name == ADMIN or is_local(peer, head)):
             return None
-        document = balancer_metrics(self._state, Moment(trio.current_time(), time.time()))
+        document = balancer_metrics(self._state, time.time())
         head_only, close = head.method == "HEAD", not keep_alive
         if prefers_html(head.headers):
             page = metrics_page(document).encode()

@@ -188,8 +188,8 @@ def _stale_after(config: Config, service: str) -> float | None:
     return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after
 
 
-def balancer_metrics(state: DaemonState, at: Moment) -> View:
-    """Return the count table as ``balancerMetricPath`` shows it, each backend once.
+def balancer_metrics(state: DaemonState, wall: float) -> View:
+    """Return the count table as ``balancerMetricPath`` shows it at `wall`, each backend once.
 
     `connections` is what a backend has now as far as we know: our own live sessions and the foreign connections of its
     last report. The pod metrics are what it has reported itself. `agentsConnections` makes the document a report, so that another balancer
@@ -210,7 +210,7 @@ def balancer_metrics(state: DaemonState, at: Moment) -> View:
             pods[url] = [pod]
     total = sum(table.values())
     return {
-        "timestamp": moment(at.wall),
+        "timestamp": moment(wall),
         "services": [{"url": url, "connections": count} for url, count in table.items()],
         "podMetrics": pods,
         "totalConnections": total,

@@ -19,6 +19,11 @@ from trio_wsb.net.sockets import check_open, set_reset_on_close
 _RECORD = 16384
 """Bytes sealed at a time: one TLS record (RFC 8446 section 5.1), so that OpenSSL never holds more of ours."""
 
+_NOT_TLS = frozenset(
+    {"wrong version number", "http request", "packet length too long", "record layer failure"}
+)
+"""What OpenSSL says of bytes that are no TLS record at all, as those of a plain HTTP server."""
+
 
 def client_context(*, verify: bool = True, root_cas: tuple[str, ...] = ()) -> ssl.SSLContext:
     """Return a context for connections to backends: HTTP/1.1 only, TLS 1.2 or later.
@@ -49,8 +54,9 @@ def client_context(*, verify: bool = True, root_cas: tuple[str, ...] = ()) -> ss
 class TLSChannel(ByteChannel):
     """A byte channel over an established TLS connection, which it owns from then on.
 
-    The end of the TCP connection counts as the end of the stream also without a close_notify, which many servers
-    leave out; what is sent through here knows its own length.
+    An end of the TCP connection without a close_notify breaks the channel: anybody on the way could have made it,
+    and a response that lasts until the end would look complete (RFC 9112 section 9.8). `sock` must have been
+    made with ``suppress_ragged_eofs=False``, which otherwise hides a reset as well.
     """
 
     __slots__ = ("_shut", "_sock")
@@ -136,7 +142,9 @@ async def handshake(sock: socket.socket, context: ssl.SSLContext, server_name: s
 
     """
     try:
-        secured = context.wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
+        secured = context.wrap_socket(
+            sock, server_hostname=server_name, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
     except (OSError, ValueError) as error:
         sock.close()
         raise DialError("tls", "the connection was lost before the handshake") from error
@@ -154,8 +162,15 @@ async def handshake(sock: socket.socket, context: ssl.SSLContext, server_name: s
         raise DialError("tls", f"the certificate is not trusted: {error.verify_message}") from error
     except OSError as error:
         secured.close()
-        reason = getattr(error, "reason", None) or error.strerror or "the handshake failed"
-        raise DialError("tls", str(reason).replace("_", " ").lower()) from error
+        raise DialError("tls", _reason(error)) from error
     except BaseException:
         secured.close()
         raise
+
+
+def _reason(error: OSError) -> str:
+    reason = str(getattr(error, "reason", None) or error.strerror or "the handshake failed")
+    reason = reason.replace("_", " ").lower()
+    if reason in _NOT_TLS:
+        return f"the answer is not TLS: {reason}"
+    return reason

@@ -7,9 +7,10 @@ process, and an idle session holds no buffer at all.
 
 Rules that everything here obeys:
 
-- A receive may be cancelled, a send never: a cancelled send has lost its position. `Pump.interrupt` wakes a
-  pump only while it is parked in a receive.
-- Each direction has one writer, its pump. A frame of ours goes out through it, at a frame boundary.
+- A send is never cancelled but to give the session up: a cancelled send has lost its position.
+- Each direction has one writer, its pump. A frame of ours goes out through it, at a frame boundary: at once
+  when the pump is parked at one, else when it gets there. So no pump ever has to be woken, and none needs
+  a cancel scope of its own, which would be a tenth of an idle session's memory.
 - The end of one direction is passed on as the end of that direction where the channel can do it; a channel
   that cannot (TLS) ends both. Errors and timeouts end both.
 - The first thing that ends a session is its cause; what follows from it changes nothing.
@@ -18,7 +19,7 @@ Rules that everything here obeys:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -53,10 +54,9 @@ class Pump:
     __slots__ = (
         "_close_code",
         "_close_noted",
+        "_close_sent",
         "_early",
-        "_interrupted",
         "_parked",
-        "_receiving",
         "_relay",
         "_scratch",
         "blocked_since",
@@ -72,10 +72,9 @@ class Pump:
         self._relay = relay
         self._scratch = relay.scratch
         self._early = early
-        self._receiving: trio.CancelScope | None = None
-        self._parked = False
-        self._interrupted = False
-        self._close_code: int | None = None
+        self._parked = False  # in a receive, with nothing left to write
+        self._close_code: int | None = None  # of the Close that we want to send
+        self._close_sent = False
         self._close_noted = False
         self.source = source
         self.sink = sink
@@ -86,25 +85,16 @@ class Pump:
     async def run(self) -> None:
         """Move bytes until this direction ends. Raises nothing but Cancelled."""
         try:
-            alive = await self._start()
-            while alive:
-                alive = await self._forward()
-                if self._interrupted:
-                    self._interrupted = False
-                    alive = alive and await self._inject_close()
+            if await self._start() and await self._forward():
+                await self._close()
         finally:
             self.ended = True
 
     def request_close(self, code: int) -> None:
         """Send a Close frame to the sink at the next frame boundary, and no data after it."""
         self._close_code = code
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """Make the pump look at what is wanted of it, at once if it waits for its source."""
-        self._interrupted = True
-        if self._parked and self._receiving is not None:
-            self._receiving.cancel()
+        if self._parked and self.scanner.at_boundary:
+            self._send_close()
 
     async def _start(self) -> bool:
         early, self._early = memoryview(self._early), b""
@@ -115,49 +105,48 @@ class Pump:
         return await self._write(early)
 
     async def _forward(self) -> bool:
-        """Relay until the direction ends (False) or the pump is interrupted (True)."""
+        """Relay until the direction ends (False) or is to be closed by us (True)."""
         scanner, scratch = self.scanner, self._scratch
         feed = scanner.feed
         recv_into, send = self.source.recv_into, self.sink.send
         wait_readable = self.source.wait_readable
         full_reads = 0
-        with trio.CancelScope() as self._receiving:
-            while not self._interrupted:
+        # After the source's own Close ours would be one too many.
+        while self._close_code is None or scanner.closed:
+            try:
+                count = recv_into(scratch)
+            except BlockingIOError:
+                count = -1
+            except OSError:
+                self._relay.source_broke(self)
+                return False
+            if count > 0:
+                chunk = scratch[:count]
+                feed(chunk)
+                if scanner.closed and not self._close_noted:
+                    self._note_close()
                 try:
-                    count = recv_into(scratch)
+                    sent = send(chunk)
                 except BlockingIOError:
-                    count = -1
+                    sent = 0
                 except OSError:
-                    self._relay.source_broke(self)
+                    return await self._sink_broke()
+                if sent != count and not await self._flush(chunk[sent:]):
                     return False
-                if count > 0:
-                    chunk = scratch[:count]
-                    feed(chunk)
-                    if scanner.closed and not self._close_noted:
-                        self._note_close()
-                    try:
-                        sent = send(chunk)
-                    except BlockingIOError:
-                        sent = 0
-                    except OSError:
-                        return await self._sink_broke()
-                    if sent != count and not await self._flush(chunk[sent:]):
-                        return False
-                    if count == SCRATCH_SIZE:
-                        full_reads += 1
-                        if full_reads % FULL_READS == 0:
-                            await trio.lowlevel.checkpoint()
-                        continue
-                elif count == 0:
-                    self._relay.source_ended(self)
-                    return False
-                # Fewer bytes than asked for: there are no more now, and epoll will say when there are.
-                # One receive that only finds that out is saved for each message.
+                if count == SCRATCH_SIZE:
+                    full_reads += 1
+                    if full_reads % FULL_READS == 0:
+                        await trio.lowlevel.checkpoint()
+                    continue
+            elif count == 0:
+                self._relay.source_ended(self)
+                return False
+            # Fewer bytes than asked for: there are no more now, and epoll will say when there are. One
+            # receive that only finds that out is saved for each message.
+            if self._close_code is None or scanner.closed:
                 self._parked = True
-                try:
-                    await wait_readable()
-                finally:
-                    self._parked = False
+                await wait_readable()
+                self._parked = False
         return True
 
     async def _write(self, data: memoryview) -> bool:
@@ -191,32 +180,45 @@ class Pump:
             self.blocked_since = None
         return True
 
-    async def _inject_close(self) -> bool:
-        """Finish the frame under way, send our Close, and from then on only listen; False at the end."""
-        code, self._close_code = self._close_code, None
-        scanner = self.scanner
-        if code is None or scanner.closed:
-            return True  # the peer's own Close has just gone out: the closing handshake is under way
-        while not scanner.at_boundary:
-            if scanner.lost:
+    async def _close(self) -> None:
+        """Finish the frame under way, send our Close unless it is out already, and from then on only listen."""
+        while not self._close_sent:
+            if self.scanner.at_boundary:
+                self._send_close()
+                break
+            if self.scanner.lost:
                 self._relay.cut()  # no boundary in what is no WebSocket traffic
-                return False
+                return
             try:
                 count = await self._receive()
             except OSError:
                 self._relay.source_broke(self)
-                return False
+                return
             if count == 0:
                 self._relay.source_ended(self)
-                return False
-            frame_end = scanner.feed_to_boundary(self._scratch[:count])
+                return
+            frame_end = self.scanner.feed_to_boundary(self._scratch[:count])
             if not await self._write(self._scratch[:frame_end]):
-                return False
+                return
             if self._note_close():
-                return True
-        if await self._write(memoryview(encode_close(code))):
-            await self._discard()
-        return False
+                break  # the frame under way was the source's own Close: ours would be one too many
+        await self._discard()
+
+    def _send_close(self) -> None:
+        """Write our Close frame; only at a boundary, and only when nothing else is being written."""
+        assert self._close_code is not None
+        self._close_sent = True
+        frame = memoryview(encode_close(self._close_code))
+        try:
+            sent = self.sink.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._relay.sink_broke(self)
+            return
+        if sent < len(frame):
+            # The sink's buffer was full to the last byte. The pump may be parked, so somebody else must wait.
+            self._relay.start_soon(self._flush, frame[sent:])
 
     async def _receive(self) -> int:
         while True:
@@ -260,9 +262,9 @@ class Relay:
 
     __slots__ = (
         "_deadline",
+        "_nursery",
         "_progress",
         "_progress_at",
-        "_scope",
         "_suspected",
         "_watch",
         "backend",
@@ -311,7 +313,7 @@ class Relay:
         self.close_code: int | None = None
         self.ending = False
         self._watch = watch
-        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self._deadline = math.inf
         self._progress = -1
         self._progress_at = 0.0
@@ -319,12 +321,11 @@ class Relay:
     async def run(self) -> None:
         """Relay until the session ends. Raises nothing but Cancelled; `cause` says why it ended."""
         try:
-            async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                nursery.start_soon(self.down.run)
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self.down.run)
                 await self.up.run()
         finally:
-            self._scope = None
+            self._nursery = None
             self._record(self._suspected)
             self.backend.close()
             self.client.close()
@@ -347,12 +348,12 @@ class Relay:
         """End both directions at once."""
         if cause is not None:
             self._record(cause)
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def check(self, now: float) -> bool:
         """Enforce the deadlines that are due at `now` (trio time); whether there are any left to watch."""
-        if self._scope is None:
+        if self._nursery is None:
             return False
         if now >= self._deadline:
             self.cut()
@@ -380,7 +381,12 @@ class Relay:
         """Whether a peer does not take what waits for it."""
         return self.up.blocked_since is not None or self.down.blocked_since is not None
 
-    # What the pumps report.
+    # What the pumps need and report.
+
+    def start_soon(self, work: Callable[[memoryview], Awaitable[object]], data: memoryview) -> None:
+        """Do `work` beside the pumps, as part of the session."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work, data)
 
     def watch(self) -> None:
         """A deadline may apply from now on."""

@@ -79,7 +79,9 @@ class Tries:
                 raise
         if self.count:
             raise HTTPError(502, "no backend could be reached")
-        log.warning("no backend", service=self._service.name, reason=pool.reason(trio.current_time(), self._tried))
+        log.warning(
+            "no backend", service=self._service.name, reason=pool.reason(trio.current_time(), self._tried)
+        )
         raise HTTPError(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
 
     def failed(self, backend: Backend, reason: str) -> None:

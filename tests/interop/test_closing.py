@@ -1,0 +1,103 @@
+"""Every way in which a session ends: what the other end sees, and what the balancer records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.daemon.harness import PATIENCE
+from tests.interop.peers.endpoint import LOST, NO_CODE, Closing
+from tests.interop.peers.wsprotopeer import WsprotoEnd
+from tests.interop.stage import PAIRS, check_counts, exchange, pairs, stage
+
+pytestmark = pytest.mark.daemon
+
+CLOSINGS = [
+    Closing(1000),
+    Closing(1001, "moving on"),
+    Closing(1011, "something broke"),
+    Closing(3000, "a library's own"),
+    Closing(4999, "é" * 61 + "!"),  # 125 bytes, as long as a control frame may be
+    Closing(NO_CODE),
+]
+
+
+@pairs(PAIRS)
+async def test_closing_handshakes_of_either_side(tmp_path: Path, client_name: str, server_name: str) -> None:
+    async with stage(tmp_path, client_name, server_name) as on:
+        for by_client in (True, False):
+            for closing in CLOSINGS:
+                client, server = await on.connect()
+                await exchange(client, server)
+                closer, other = (client, server) if by_client else (server, client)
+                with trio.fail_after(PATIENCE):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(closer.close, closing.code, closing.reason)
+                        assert await other.closed() == closing
+                    # The echo carries the code back to who began.
+                    assert (await closer.closed()).code == closing.code
+                line = await on.record(client)
+                cause = "client_closed" if by_client else "backend_closed"
+                assert (line["cause"], line["closeCode"]) == (cause, closing.code)
+                check_counts(line, client, server)
+
+
+@pairs(PAIRS)
+async def test_both_sides_close_at_once(tmp_path: Path, client_name: str, server_name: str) -> None:
+    async with stage(tmp_path, client_name, server_name) as on:
+        for _ in range(5):
+            client, server = await on.connect()
+            await exchange(client, server)
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.close, 3001, "the client")
+                    nursery.start_soon(server.close, 3002, "the server")
+                await client.closed()
+                await server.closed()
+            line = await on.record(client)
+            # Whose frame the balancer saw first is who closed.
+            assert (line["cause"], line["closeCode"]) in {("client_closed", 3001), ("backend_closed", 3002)}
+            check_counts(line, client, server)
+
+
+@pairs(PAIRS)
+async def test_connections_that_end_without_a_close(
+    tmp_path: Path, client_name: str, server_name: str
+) -> None:
+    async with stage(tmp_path, client_name, server_name) as on:
+        for by_client in (True, False):
+            for reset in (False, True):
+                client, server = await on.connect()
+                await exchange(client, server)
+                dropper, other = (client, server) if by_client else (server, client)
+                with trio.fail_after(PATIENCE):
+                    await dropper.drop(reset=reset)
+                    assert (await other.closed()).code == LOST
+                line = await on.record(client)
+                cause = "client_lost" if by_client else "backend_lost"
+                assert (line["cause"], line["closeCode"]) == (cause, None)
+                check_counts(line, client, server)
+
+
+@pytest.mark.parametrize("holders", ["client", "both"])
+async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers(
+    tmp_path: Path, holders: str
+) -> None:
+    """Neither a client nor a server that forgets to close TCP keeps a session alive (RFC 6455 section 7.1.1)."""
+    async with stage(tmp_path, "wsproto", "wsproto") as on:
+        client, server = await on.connect()
+        assert isinstance(client, WsprotoEnd)
+        assert isinstance(server, WsprotoEnd)
+        await exchange(client, server)
+        client.holds_tcp = True
+        server.holds_tcp = holders == "both"
+        with trio.fail_after(PATIENCE):
+            await client.send_close(4000, "goodbye")
+            line = await on.record(client)
+            assert (line["cause"], line["closeCode"]) == ("client_closed", 4000)
+            check_counts(line, client, server)
+            client.released.set()
+            server.released.set()
+            assert await client.closed() == await server.closed() == Closing(4000, "goodbye")
