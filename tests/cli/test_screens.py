@@ -111,7 +111,16 @@ def test_the_screen() -> None:
     ]
     assert lines[6].strip() == "backend_lost 531"
     assert lines[8] == "chat  leastconn"
-    assert lines[9].split() == "backend state weight live handshakes reported foreign age".split()
+    assert lines[9].split() == [
+        "backend",
+        "state",
+        "weight",
+        "live",
+        "handshakes",
+        "reported",
+        "foreign",
+        "age",
+    ]
     assert lines[10].split() == ["10.0.0.1:8080", "ready", "1", "1,234", "3", "1,246", "12", "3.4s"]
 
 
@@ -225,7 +234,7 @@ def test_sessions() -> None:
         "sessions": [session(51), session(1234567, cause="shutdown")],
     }
     lines = draw(sessions_screen(document))
-    assert lines[0].split() == "session client service backend duration in out".split()
+    assert lines[0].split() == ["session", "client", "service", "backend", "duration", "in", "out"]
     assert "1h 2m" in lines[1]
     assert "12,345 23,456" in lines[1]
     assert lines[-1] == "sessions 51 to 52 of 1,204"

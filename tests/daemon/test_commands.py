@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +159,8 @@ async def test_it_answers_while_stopping_and_says_so(tmp_path: Path) -> None:
         ) as running,
     ):
         # A client that does not answer a Close frame, so that the stop takes its time.
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
             await stream.send_all(
                 b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -199,42 +202,56 @@ async def test_a_killed_daemons_socket_is_taken_over_and_a_living_ones_is_not(tm
             assert (await operator.json("status"))["pid"] == running.running.process.pid
 
 
+@asynccontextmanager
+async def watching(
+    operator: Operator,
+) -> AsyncIterator[tuple[trio.Process, Callable[[str], Awaitable[None]]]]:
+    """Run ``status --watch`` in a terminal; what is yielded beside it waits until the terminal has shown a text."""
+    control, terminal = pty.openpty()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_wsb", "status", "--watch"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=operator.environment | {"LINES": "24", "TERM": "xterm"},
+    )
+    os.close(terminal)
+    shown = ""
+
+    async def see(wanted: str) -> None:
+        nonlocal shown
+        with trio.fail_after(PATIENCE):
+            while wanted not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown):
+                await trio.lowlevel.wait_readable(control)
+                shown += os.read(control, 65536).decode()
+
+    try:
+        yield process, see
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        os.close(control)
+
+
 async def test_watching_in_a_terminal(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "control.sock")
     async with (
         backends(1) as (only,),
         daemon(tmp_path, [only.url], control={"socket": str(operator.socket_path)}) as running,
     ):
-        control, terminal = pty.openpty()
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "trio_wsb", "status", "--watch"],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=operator.environment | {"LINES": "24", "TERM": "xterm"},
-        )
-        os.close(terminal)
-        seen = b""
-
-        async def see(wanted: bytes) -> None:
-            nonlocal seen
+        async with watching(operator) as (process, see):
+            await see("0 open, 0 opened")
+            async with clients() as made:
+                await made.connect(running.ws)
+                await see("1 open, 1 opened")
+            # A restart is something that one wants to watch.
+            running.running.signal(signal.SIGTERM)
+            await running.running.exit()
+            await see("there is no daemon at")
+            process.send_signal(signal.SIGINT)
             with trio.fail_after(PATIENCE):
-                while wanted not in seen:
-                    await trio.lowlevel.wait_readable(control)
-                    seen += os.read(control, 65536)
-
-        await see(b"0 open, 0 opened")
-        async with clients() as made:
-            await made.connect(running.ws)
-            await see(b"1 open, 1 opened")
-        # A restart is something that one wants to watch.
-        running.running.signal(signal.SIGTERM)
-        await running.running.exit()
-        await see(b"there is no daemon at")
-        process.send_signal(signal.SIGINT)
-        with trio.fail_after(PATIENCE):
-            assert await process.wait() == 0
-        os.close(control)
+                assert await process.wait() == 0
 
 
 async def test_watching_as_json_lines(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,34 +24,27 @@ PEERS: dict[str, Callable[[], AbstractAsyncContextManager[Peer]]] = {
     "trio-websocket": TrioPeer.open,
 }
 
-PAIRS = [(client, server) for client in PEERS for server in PEERS]
-"""Every client with every server."""
-
 RING = list(zip(PEERS, [*list(PEERS)[1:], *list(PEERS)[:1]], strict=True))
 """Every library once as a client and once as a server."""
 
-
-def pairs(names: list[tuple[str, str]]) -> pytest.MarkDecorator:
-    """Run a test with these clients and servers."""
-    return pytest.mark.parametrize(
-        ("client_name", "server_name"), names, ids=[f"{client}-to-{server}" for client, server in names]
-    )
+every_client = pytest.mark.parametrize("client_name", list(PEERS))
+"""Run a test with each library as the client."""
 
 
 class Stage:
-    """The balancer between one kind of client and one server."""
+    """The balancer between one kind of client and some servers, each of them behind a path of its own."""
 
-    def __init__(self, running: Daemon, peer: Peer, server: Server) -> None:
+    def __init__(self, running: Daemon, peer: Peer, servers: dict[str, Server]) -> None:
         self.daemon = running
         self.peer = peer
-        self.server = server
+        self.servers = servers
 
-    async def connect(self, offer: Offer | None = None) -> tuple[End, End]:
-        """Open a session and return its two ends, the client's first."""
+    async def connect(self, server_name: str, offer: Offer | None = None) -> tuple[End, End]:
+        """Open a session and return its two ends, the client's first. The offer's path is that below the server's."""
         offer = offer or Offer()
         with trio.fail_after(PATIENCE):
-            client = await self.peer.connect(self.daemon.ws + offer.path, offer)
-            return client, await self.server.accept()
+            client = await self.peer.connect(f"{self.daemon.ws}/{server_name}{offer.path}", offer)
+            return client, await self.servers[server_name].accept()
 
     async def record(self, client: End) -> dict[str, Any]:
         """Return what the log says about the end of a client's session."""
@@ -61,35 +55,45 @@ class Stage:
 async def stage(
     tmp_path: Path,
     client_name: str,
-    server_name: str,
+    *server_names: str,
     policy: Policy | None = None,
-    *,
     ssl_context: SSLContext | None = None,
     transport: dict[str, Any] | None = None,
 ) -> AsyncIterator[Stage]:
-    """Set everything up; `transport` is how the balancer connects to the server."""
+    """Set everything up, with servers of all libraries if none is named.
+
+    `transport` is how the balancer connects to the servers, which speak TLS with an `ssl_context`.
+    """
     async with AsyncExitStack() as stack:
         peer = await stack.enter_async_context(PEERS[client_name]())
-        other = await stack.enter_async_context(PEERS[server_name]())
-        server = await stack.enter_async_context(other.serve(policy or Policy(), ssl_context))
-        http = one_service(server.url, transport=transport)
+        servers: dict[str, Server] = {}
+        for name in server_names or PEERS:
+            other = await stack.enter_async_context(PEERS[name]())
+            servers[name] = await stack.enter_async_context(other.serve(policy or Policy(), ssl_context))
+        http = services({name: [server.url] for name, server in servers.items()}, transport=transport)
         running = await stack.enter_async_context(daemon(tmp_path, [], http=http))
-        yield Stage(running, peer, server)
+        yield Stage(running, peer, servers)
 
 
-def one_service(
-    *urls: str, transport: dict[str, Any] | None = None, count: dict[str, Any] | None = None
+def services(
+    urls: dict[str, list[str]],
+    *,
+    transport: dict[str, Any] | None = None,
+    count: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the `http` block for one service behind one router."""
-    balancer: dict[str, Any] = {"servers": [{"url": url} for url in urls]}
+    """Return the `http` block for services by name, each behind the path of its name."""
     http: dict[str, Any] = {
-        "routers": {"all": {"rule": "PathPrefix(`/`)", "service": "peers"}},
-        "services": {"peers": {"loadBalancer": balancer}},
+        "routers": {name: {"rule": f"PathPrefix(`/{name}`)", "service": name} for name in urls},
+        "services": {
+            name: {"loadBalancer": {"servers": [{"url": url} for url in own]}} for name, own in urls.items()
+        },
     }
-    if count is not None:
-        balancer["connectionCount"] = count
+    for service in http["services"].values():
+        if count is not None:
+            service["loadBalancer"]["connectionCount"] = count
+        if transport is not None:
+            service["loadBalancer"]["serversTransport"] = "backends"
     if transport is not None:
-        balancer["serversTransport"] = "backends"
         http["serversTransports"] = {"backends": transport}
     return http
 
@@ -101,6 +105,23 @@ async def exchange(client: End, server: End) -> None:
         assert await server.receive() == "to the server"
         await server.send(b"to the client")
         assert await client.receive() == b"to the client"
+
+
+async def exchange_large(client: End, server: End) -> None:
+    """Send 16 MiB in one message each way at the same time, and close."""
+    up, down = (random.Random(seed).randbytes(16 * 2**20) for seed in (1, 2))
+
+    async def receive(end: End, expected: bytes) -> None:
+        assert await end.receive() == expected
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, up)
+            nursery.start_soon(server.send, down)
+            nursery.start_soon(receive, server, up)
+            nursery.start_soon(receive, client, down)
+        await client.close(1000)
+        await server.closed()
 
 
 def check_counts(line: dict[str, Any], client: End, server: End) -> None:

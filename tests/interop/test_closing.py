@@ -10,7 +10,7 @@ import trio
 from tests.daemon.harness import PATIENCE
 from tests.interop.peers.endpoint import LOST, NO_CODE, Closing
 from tests.interop.peers.wsprotopeer import WsprotoEnd
-from tests.interop.stage import PAIRS, check_counts, exchange, pairs, stage
+from tests.interop.stage import Stage, check_counts, every_client, exchange, stage
 
 pytestmark = pytest.mark.daemon
 
@@ -19,36 +19,41 @@ CLOSINGS = [
     Closing(1001, "moving on"),
     Closing(1011, "something broke"),
     Closing(3000, "a library's own"),
-    Closing(4999, "é" * 61 + "!"),  # 125 bytes, as long as a control frame may be
+    Closing(4999, "é" * 61 + "!"),  # with the code 125 bytes, as long as a control frame may be
     Closing(NO_CODE),
 ]
 
 
-@pairs(PAIRS)
-async def test_closing_handshakes_of_either_side(tmp_path: Path, client_name: str, server_name: str) -> None:
-    async with stage(tmp_path, client_name, server_name) as on:
-        for by_client in (True, False):
+@every_client
+async def test_closing_handshakes_of_either_side(tmp_path: Path, client_name: str) -> None:
+    async with stage(tmp_path, client_name) as on:
+        for server_name in on.servers:
             for closing in CLOSINGS:
-                client, server = await on.connect()
-                await exchange(client, server)
-                closer, other = (client, server) if by_client else (server, client)
-                with trio.fail_after(PATIENCE):
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(closer.close, closing.code, closing.reason)
-                        assert await other.closed() == closing
-                    # The echo carries the code back to who began.
-                    assert (await closer.closed()).code == closing.code
-                line = await on.record(client)
-                cause = "client_closed" if by_client else "backend_closed"
-                assert (line["cause"], line["closeCode"]) == (cause, closing.code)
-                check_counts(line, client, server)
+                await one_closes(on, server_name, closing, by_client=True)
+                await one_closes(on, server_name, closing, by_client=False)
 
 
-@pairs(PAIRS)
-async def test_both_sides_close_at_once(tmp_path: Path, client_name: str, server_name: str) -> None:
-    async with stage(tmp_path, client_name, server_name) as on:
-        for _ in range(5):
-            client, server = await on.connect()
+async def one_closes(on: Stage, server_name: str, closing: Closing, *, by_client: bool) -> None:
+    client, server = await on.connect(server_name)
+    await exchange(client, server)
+    closer, other = (client, server) if by_client else (server, client)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(closer.close, closing.code, closing.reason)
+            assert await other.closed() == closing
+        # The echo brings the code back to who began.
+        assert (await closer.closed()).code == closing.code
+    line = await on.record(client)
+    cause = "client_closed" if by_client else "backend_closed"
+    assert (line["cause"], line["closeCode"]) == (cause, closing.code)
+    check_counts(line, client, server)
+
+
+@every_client
+async def test_both_sides_close_at_once(tmp_path: Path, client_name: str) -> None:
+    async with stage(tmp_path, client_name) as on:
+        for server_name in [*on.servers] * 3:
+            client, server = await on.connect(server_name)
             await exchange(client, server)
             with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
@@ -62,38 +67,33 @@ async def test_both_sides_close_at_once(tmp_path: Path, client_name: str, server
             check_counts(line, client, server)
 
 
-@pairs(PAIRS)
-async def test_connections_that_end_without_a_close(
-    tmp_path: Path, client_name: str, server_name: str
-) -> None:
-    async with stage(tmp_path, client_name, server_name) as on:
-        for by_client in (True, False):
+@every_client
+async def test_connections_that_end_without_a_close(tmp_path: Path, client_name: str) -> None:
+    async with stage(tmp_path, client_name) as on:
+        for server_name in on.servers:
             for reset in (False, True):
-                client, server = await on.connect()
-                await exchange(client, server)
-                dropper, other = (client, server) if by_client else (server, client)
-                with trio.fail_after(PATIENCE):
-                    await dropper.drop(reset=reset)
-                    assert (await other.closed()).code == LOST
-                line = await on.record(client)
-                cause = "client_lost" if by_client else "backend_lost"
-                assert (line["cause"], line["closeCode"]) == (cause, None)
-                check_counts(line, client, server)
+                await one_drops(on, server_name, by_client=True, reset=reset)
+                await one_drops(on, server_name, by_client=False, reset=reset)
 
 
-@pytest.mark.parametrize("holders", ["client", "both"])
-async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers(
-    tmp_path: Path, holders: str
-) -> None:
-    """Neither a client nor a server that forgets to close TCP keeps a session alive (RFC 6455 section 7.1.1)."""
+async def one_drops(on: Stage, server_name: str, *, by_client: bool, reset: bool) -> None:
+    client, server = await on.connect(server_name)
+    await exchange(client, server)
+    dropper, other = (client, server) if by_client else (server, client)
+    with trio.fail_after(PATIENCE):
+        await dropper.drop(reset=reset)
+        assert (await other.closed()).code == LOST
+    line = await on.record(client)
+    assert (line["cause"], line["closeCode"]) == ("client_lost" if by_client else "backend_lost", None)
+    check_counts(line, client, server)
+
+
+async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers(tmp_path: Path) -> None:
+    """Peers that forget to close TCP do not keep a session alive (RFC 6455 section 7.1.1)."""
     async with stage(tmp_path, "wsproto", "wsproto") as on:
-        client, server = await on.connect()
-        assert isinstance(client, WsprotoEnd)
-        assert isinstance(server, WsprotoEnd)
-        await exchange(client, server)
-        client.holds_tcp = True
-        server.holds_tcp = holders == "both"
-        with trio.fail_after(PATIENCE):
+
+        async def hold(client: WsprotoEnd, server: WsprotoEnd, *, both: bool) -> None:
+            client.holds_tcp, server.holds_tcp = True, both
             await client.send_close(4000, "goodbye")
             line = await on.record(client)
             assert (line["cause"], line["closeCode"]) == ("client_closed", 4000)
@@ -101,3 +101,12 @@ async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers
             client.released.set()
             server.released.set()
             assert await client.closed() == await server.closed() == Closing(4000, "goodbye")
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for both in (False, True):
+                    client, server = await on.connect("wsproto")
+                    await exchange(client, server)
+                    assert isinstance(client, WsprotoEnd)
+                    assert isinstance(server, WsprotoEnd)
+                    nursery.start_soon(lambda c=client, s=server, b=both: hold(c, s, both=b))
