@@ -8,6 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import NewType
+
+Duration = NewType("Duration", float)
+"""Seconds; written ``30s``, ``100ms``, ``1m30s`` or a number of seconds."""
+
+Size = NewType("Size", int)
+"""Bytes; written ``64KiB`` or a number of bytes."""
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
 _DURATION_UNIT = {

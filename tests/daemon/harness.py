@@ -194,7 +194,7 @@ async def daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon over `pods`; `changes` are keys of the `wsbalancer` block or, by their name, of the file."""
     port = port or free_port()
-    top = {
+    top: dict[str, Any] = {
         key: changes.pop(key) for key in ("http", "ping", "log", "entryPoints", "control") if key in changes
     }
     document: dict[str, Any] = {

@@ -211,6 +211,8 @@ async def test_a_session_has_the_names_of_its_log_lines(world: World) -> None:
         ({"backend": "10.0.0.1"}, [1]),
         ({"backend": "https://10.0.0.3"}, [3]),
         ({"backend": "10.0.0.3:443"}, [3]),
+        ({"backend": "wss://10.0.0.3:443"}, [3]),
+        ({"backend": "http://10.0.0.3"}, []),
         ({"backend": "pod-2"}, [2]),
         ({"backend": "10.0.0"}, []),
         ({"backend": ""}, []),

@@ -70,7 +70,7 @@ async def stage(
         for name in server_names or PEERS:
             other = await stack.enter_async_context(PEERS[name]())
             servers[name] = await stack.enter_async_context(other.serve(policy or Policy(), ssl_context))
-        http = services({name: [server.url] for name, server in servers.items()}, transport=transport)
+        http = services({f"/{name}": [server.url] for name, server in servers.items()}, transport=transport)
         running = await stack.enter_async_context(daemon(tmp_path, [], http=http))
         yield Stage(running, peer, servers)
 
@@ -81,13 +81,12 @@ def services(
     transport: dict[str, Any] | None = None,
     count: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the `http` block for services by name, each behind the path of its name."""
-    http: dict[str, Any] = {
-        "routers": {name: {"rule": f"PathPrefix(`/{name}`)", "service": name} for name in urls},
-        "services": {
-            name: {"loadBalancer": {"servers": [{"url": url} for url in own]}} for name, own in urls.items()
-        },
-    }
+    """Return the `http` block for services by their paths, each with its URLs."""
+    http: dict[str, Any] = {"routers": {}, "services": {}}
+    for path, own in urls.items():
+        name = path.strip("/") or "root"
+        http["routers"][name] = {"rule": f"PathPrefix(`{path}`)", "service": name}
+        http["services"][name] = {"loadBalancer": {"servers": [{"url": url} for url in own]}}
     for service in http["services"].values():
         if count is not None:
             service["loadBalancer"]["connectionCount"] = count

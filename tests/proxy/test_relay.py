@@ -263,15 +263,14 @@ async def test_our_close_follows_a_blocked_write_that_was_the_last(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     message = frame(bytes(1500))
-    async with relaying(capacity=1000) as bench:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_all, bench.backend, message)
-            await trio.testing.wait_all_tasks_blocked()
-            assert bench.relay.blocked
-            bench.relay.end(Cause.SHUTDOWN, 1001, timeout=60)
-            expected = message + close_frame(1001)
-            with trio.fail_after(1):
-                assert await bench.exactly(bench.client, len(expected)) == expected
+    async with relaying(capacity=1000) as bench, trio.open_nursery() as nursery:
+        nursery.start_soon(send_all, bench.backend, message)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.relay.blocked
+        bench.relay.end(Cause.SHUTDOWN, 1001, timeout=60)
+        expected = message + close_frame(1001)
+        with trio.fail_after(1):
+            assert await bench.exactly(bench.client, len(expected)) == expected
 
 
 async def test_our_close_when_the_client_takes_nothing_waits_for_it(

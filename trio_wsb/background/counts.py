@@ -39,6 +39,9 @@ would otherwise take every place and make the figures of the healthy ones stale.
 MAX_BODY = 64 * 1024
 """Bytes of a report."""
 
+SECOND_LOOK = 2.0
+"""Seconds after which a first report that gave no exact figure is asked for once more."""
+
 FIRST_ROUND = 1.0
 """Seconds over which the first requests to new targets are spread."""
 
@@ -185,8 +188,12 @@ class CountRefresher:
             try:
                 await trio.sleep_until(started + phase * min(FIRST_ROUND, interval))
                 await self._ask(asker)
+                if not self._table.entry(asker.target.key).exact:
+                    # A first figure that a burst has blurred would stand for a whole interval.
+                    await trio.sleep(min(SECOND_LOOK, interval / 2))
+                    await self._ask(asker)
                 # From the dense first round to the spread schedule: the second request comes after 0.5 to 1.5 intervals.
-                due = started + interval * (phase if phase >= 0.5 else phase + 1)
+                due = max(started + interval * (phase if phase >= 0.5 else phase + 1), trio.current_time())
                 while True:
                     await trio.sleep_until(due)
                     await self._ask(asker)

@@ -33,6 +33,7 @@ class CountEntry:
 
     __slots__ = (
         "_told",
+        "exact",
         "failed_at",
         "failures",
         "foreign",
@@ -47,6 +48,8 @@ class CountEntry:
         self.key = key
         self.foreign: int | None = None
         """Connections that are not ours; None as long as there was no report."""
+        self.exact = False
+        """Whether nothing of ours moved while the last report was under way, so that `foreign` is no estimate."""
         self.reported: int | None = None
         """The last report's number."""
         self.reported_at = -inf
@@ -158,6 +161,7 @@ class CountTable:
             foreign = max(0, reported - (sample.own_live + own_live) // 2)
         else:
             foreign = min(max(entry.foreign, reported - most, 0), max(0, reported - least))
+        entry.exact = least == most
         if foreign != entry.foreign:
             entry.foreign = foreign
             self.version += 1

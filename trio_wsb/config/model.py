@@ -8,7 +8,7 @@ rates events per second, percentages fractions. Nothing here reads a file: `trio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NewType
+from typing import Any, Literal
 
 from attrs import Attribute, Factory, field, frozen
 
@@ -27,12 +27,8 @@ from trio_wsb.config.checks import (
     between,
 )
 from trio_wsb.routing.rules import Rule
-
-Duration = NewType("Duration", float)
-"""Seconds; written ``30s``, ``100ms``, ``1m30s`` or a number of seconds."""
-
-Size = NewType("Size", int)
-"""Bytes; written ``64KiB`` or a number of bytes."""
+from trio_wsb.units import Duration as Duration  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.units import Size as Size  # noqa: PLC0414
 
 DEFAULT_METRIC_PATH = "/balancer-metrics"
 

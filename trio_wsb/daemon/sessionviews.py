@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from attrs import frozen
 
-from trio_wsb.addresses import IPNetwork, parse_ip, parse_network
+from trio_wsb.addresses import IPNetwork, format_host, parse_backend_url, parse_ip, parse_network
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.daemon.views import View
 from trio_wsb.proxy.session import Session
@@ -38,25 +38,29 @@ def session_filter(
 ) -> SessionFilter:
     """Return the filter for what a user wrote.
 
-    A backend is meant by its URL, its host and port, its host, or the pod name that it reported; a client by its
-    address, its address and port, or a network.
+    A backend is meant as `backends_meant` says; a client by its address, its address and port, or a network.
     """
-    meant = None
-    if backend is not None:
-        meant = {each for each in table if backend in backend_names(each)}
     network: IPNetwork | str | None = client
     if client is not None:
         try:
             network = parse_network(client)
         except ValueError:
             pass
-    return SessionFilter(meant, service, network)
+    return SessionFilter(None if backend is None else backends_meant(table, backend), service, network)
 
 
-def backend_names(backend: Backend) -> set[str | None]:
-    """Return what a user may call a backend."""
+def backends_meant(table: BackendTable, text: str) -> set[Backend]:
+    """Return the backends that a user means: by URL, host and port, host, or the pod name that they reported."""
+    try:
+        url = parse_backend_url(text)
+    except ValueError:
+        return {each for each in table if text in _names(each)}
+    return {each for each in table if each.url == url}
+
+
+def _names(backend: Backend) -> tuple[str | None, ...]:
     url = backend.url
-    return {str(url), url.authority, f"{url.host}:{url.port}", url.host, backend.pod_name} - {None}
+    return url.authority, f"{format_host(url.host)}:{url.port}", url.host, backend.pod_name
 
 
 def _is_client(text: str, wanted: IPNetwork | str) -> bool:
