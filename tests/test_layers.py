@@ -18,6 +18,7 @@ LAYERS: dict[str, float] = {
     "websocket": 1,
     "routing": 1,
     "balancing": 1,
+    "middleware": 1.2,  # works on heads, and shares regular expressions with the rules
     "config": 1.5,  # checks rules and names strategies, so it stands on the others of its layer
     "net": 2,
     "observe": 3,

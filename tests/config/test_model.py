@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import trio_wsb.config.model as model
+import trio_wsb.config.services as services
 from tests.config.helpers import FILE, config, document
 from trio_wsb.config import checks
 from trio_wsb.config.effective import REDACTED, effective, to_yaml
@@ -21,7 +22,12 @@ from trio_wsb.config.reference import key_paths, reference
 from trio_wsb.config.shortform import File, WSBalancer
 
 ROOT = Path(__file__).parents[2]
-CLASSES = [each for each in vars(model).values() if attrs.has(each) and each.__module__ == model.__name__]
+CLASSES = [
+    each
+    for module in (model, services)
+    for each in vars(module).values()
+    if attrs.has(each) and each.__module__ == module.__name__
+]
 
 
 def fields() -> Iterator[tuple[Any, Any]]:
@@ -37,8 +43,9 @@ def test_field(cls: Any, field: Any) -> None:
     assert field.metadata["doc"][-1] in ".`"
     assert field.metadata["reload"] in {"yes", "new sessions", "restart"}
     check = field.metadata["check"]
-    if check is not None and field.default not in {attrs.NOTHING, None, ""}:
-        check(field.default)
+    if check is not None and field.default not in (attrs.NOTHING, None, ""):
+        made = isinstance(field.default, type(attrs.Factory(dict)))
+        check(field.default.factory() if made else field.default)
 
 
 def test_keys_are_camel_case() -> None:
@@ -100,10 +107,10 @@ PLACES = {
     model.ForwardedHeaders: "entryPoints: {e: {address: ':80', forwardedHeaders: {HERE}}}",
     model.HTTP: "http: {HERE}",
     model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
-    model.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
-    model.LoadBalancer: BALANCER % "HERE",
-    model.Session: BALANCER % "session: {HERE}",
-    model.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",
+    services.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
+    services.LoadBalancer: BALANCER % "HERE",
+    services.Session: BALANCER % "session: {HERE}",
+    services.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",
     model.ServersTransport: "http: {serversTransports: {t: {HERE}}}",
     model.ForwardingTimeouts: "http: {serversTransports: {t: {forwardingTimeouts: {HERE}}}}",
     model.Log: "log: {HERE}",

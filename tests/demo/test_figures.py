@@ -122,7 +122,9 @@ def test_spread() -> None:
 
 
 def test_the_configuration_is_the_short_form() -> None:
-    document = yaml.safe_load(configuration(18000, 18001, ["http://127.0.0.1:1", "http://127.0.0.1:2"]))
+    document = yaml.safe_load(
+        configuration(18000, 18001, "/tmp/control.sock", ["http://127.0.0.1:1", "http://127.0.0.1:2"])
+    )
     assert document["wsbalancer"] == {
         "metricPath": "/metric",
         "pods": ["http://127.0.0.1:1", "http://127.0.0.1:2"],

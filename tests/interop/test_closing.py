@@ -25,12 +25,17 @@ CLOSINGS = [
 
 
 @every_client
-async def test_closing_handshakes_of_either_side(tmp_path: Path, client_name: str) -> None:
+async def test_every_way_in_which_a_session_ends(tmp_path: Path, client_name: str) -> None:
     async with stage(tmp_path, client_name) as on:
         for server_name in on.servers:
             for closing in CLOSINGS:
                 await one_closes(on, server_name, closing, by_client=True)
                 await one_closes(on, server_name, closing, by_client=False)
+            for _ in range(3):
+                await both_close(on, server_name)
+            for reset in (False, True):
+                await one_drops(on, server_name, by_client=True, reset=reset)
+                await one_drops(on, server_name, by_client=False, reset=reset)
 
 
 async def one_closes(on: Stage, server_name: str, closing: Closing, *, by_client: bool) -> None:
@@ -49,31 +54,19 @@ async def one_closes(on: Stage, server_name: str, closing: Closing, *, by_client
     check_counts(line, client, server)
 
 
-@every_client
-async def test_both_sides_close_at_once(tmp_path: Path, client_name: str) -> None:
-    async with stage(tmp_path, client_name) as on:
-        for server_name in [*on.servers] * 3:
-            client, server = await on.connect(server_name)
-            await exchange(client, server)
-            with trio.fail_after(PATIENCE):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(client.close, 3001, "the client")
-                    nursery.start_soon(server.close, 3002, "the server")
-                await client.closed()
-                await server.closed()
-            line = await on.record(client)
-            # Whose frame the balancer saw first is who closed.
-            assert (line["cause"], line["closeCode"]) in {("client_closed", 3001), ("backend_closed", 3002)}
-            check_counts(line, client, server)
-
-
-@every_client
-async def test_connections_that_end_without_a_close(tmp_path: Path, client_name: str) -> None:
-    async with stage(tmp_path, client_name) as on:
-        for server_name in on.servers:
-            for reset in (False, True):
-                await one_drops(on, server_name, by_client=True, reset=reset)
-                await one_drops(on, server_name, by_client=False, reset=reset)
+async def both_close(on: Stage, server_name: str) -> None:
+    client, server = await on.connect(server_name)
+    await exchange(client, server)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.close, 3001, "the client")
+            nursery.start_soon(server.close, 3002, "the server")
+        await client.closed()
+        await server.closed()
+    line = await on.record(client)
+    # Whose frame the balancer saw first is who closed.
+    assert (line["cause"], line["closeCode"]) in {("client_closed", 3001), ("backend_closed", 3002)}
+    check_counts(line, client, server)
 
 
 async def one_drops(on: Stage, server_name: str, *, by_client: bool, reset: bool) -> None:
@@ -92,7 +85,7 @@ async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers
     """Peers that forget to close TCP do not keep a session alive (RFC 6455 section 7.1.1)."""
     async with stage(tmp_path, "wsproto", "wsproto") as on:
 
-        async def hold(client: WsprotoEnd, server: WsprotoEnd, *, both: bool) -> None:
+        async def hold(client: WsprotoEnd, server: WsprotoEnd, both: bool) -> None:
             client.holds_tcp, server.holds_tcp = True, both
             await client.send_close(4000, "goodbye")
             line = await on.record(client)
@@ -109,4 +102,4 @@ async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers
                     await exchange(client, server)
                     assert isinstance(client, WsprotoEnd)
                     assert isinstance(server, WsprotoEnd)
-                    nursery.start_soon(lambda c=client, s=server, b=both: hold(c, s, both=b))
+                    nursery.start_soon(hold, client, server, both)

@@ -10,7 +10,7 @@ import trio
 
 from tests.daemon.harness import PATIENCE
 from tests.interop.peers.endpoint import Deflate, End, Message, Offer, Policy
-from tests.interop.stage import check_counts, stage
+from tests.interop.stage import Stage, check_counts, stage
 
 pytestmark = pytest.mark.daemon
 
@@ -71,36 +71,40 @@ async def test_compressed_sessions(tmp_path: Path, client_name: str) -> None:
                 for size in (line["bytesIn"], line["bytesOut"]):
                     assert len(NOISE) < size < len(NOISE) + TEXT_SENT / 3
 
+            await exchange_16_mib(on, server_name)
 
-@pytest.mark.parametrize("client_name", COMPRESSING)
-async def test_16_mib_that_compress_to_a_part_of_it(tmp_path: Path, client_name: str) -> None:
+
+async def exchange_16_mib(on: Stage, server_name: str) -> None:
     message = TEXT * (16 * 2**20 // len(TEXT))
-    policy = Policy(deflate=Deflate())
-    (server_name,) = {*COMPRESSING} - {client_name}
-    async with stage(tmp_path, client_name, server_name, policy=policy) as on:
-        client, server = await on.connect(server_name, Offer(deflate=Deflate()))
-        with trio.fail_after(PATIENCE):
-            await client.send(message)
-            assert await server.receive() == message
-            await server.send(message)
-            assert await client.receive() == message
-            await server.close(1000)
-            await client.closed()
-        line = await on.record(client)
-        check_counts(line, client, server)
-        assert line["bytesIn"] < len(message) / 4
+    client, server = await on.connect(server_name, Offer(deflate=Deflate()))
+    with trio.fail_after(PATIENCE):
+        await client.send(message)
+        assert await server.receive() == message
+        await server.send(message)
+        assert await client.receive() == message
+        await server.close(1000)
+        await client.closed()
+    line = await on.record(client)
+    check_counts(line, client, server)
+    assert line["bytesIn"] < len(message) / 4
 
 
-async def test_without_agreement_nothing_is_compressed(tmp_path: Path) -> None:
-    # A server that does not know the extension, one that does not want it, and a client that does not offer it.
-    for client_name, server_name, offered, known in (
-        ("websockets", "trio-websocket", Deflate(), None),
-        ("websockets", "wsproto", Deflate(), None),
-        ("wsproto", "websockets", Deflate(), None),
-        ("trio-websocket", "websockets", None, Deflate()),
-    ):
-        policy = Policy(deflate=known)
-        async with stage(tmp_path, client_name, server_name, policy=policy) as on:
+@pytest.mark.parametrize(
+    ("client_name", "server_names", "offered", "known"),
+    [
+        pytest.param("websockets", ("trio-websocket", "wsproto"), Deflate(), None, id="not-known"),
+        pytest.param("trio-websocket", ("websockets", "wsproto"), None, Deflate(), id="not-offered"),
+    ],
+)
+async def test_without_agreement_nothing_is_compressed(
+    tmp_path: Path,
+    client_name: str,
+    server_names: tuple[str, ...],
+    offered: Deflate | None,
+    known: Deflate | None,
+) -> None:
+    async with stage(tmp_path, client_name, *server_names, policy=Policy(deflate=known)) as on:
+        for server_name in on.servers:
             client, server = await on.connect(server_name, Offer(deflate=offered))
             assert client.field("sec-websocket-extensions") == []
             with trio.fail_after(PATIENCE):

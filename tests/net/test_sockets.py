@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 import pytest
@@ -78,6 +79,17 @@ async def test_an_address_that_cannot_be_connected_to() -> None:
     with pytest.raises(DialError) as caught:
         await dial_tcp("255.255.255.255", 80)
     assert caught.value.stage == "connect"
+
+
+async def test_no_descriptor_left_for_a_dial() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(DialError) as caught:
+            await dial_tcp("127.0.0.1", 80)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (caught.value.stage, caught.value.reason) == ("connect", "too many open files")
 
 
 async def test_a_name_that_does_not_resolve() -> None:

@@ -235,11 +235,16 @@ async def test_a_connection_that_goes_idle_while_stopping_is_closed(
         assert trio.current_time() == 0
 
 
-async def test_a_removed_entry_point_ends_a_kept_connection(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_a_removed_entry_point_ends_a_kept_connection(
+    waiting: bool, autojump_clock: trio.testing.MockClock
+) -> None:
     async with staged(greet) as stage:
         client = stage.connect()
         await client.send(get("/1"))
         await client.response()
+        if waiting:
+            await trio.testing.wait_all_tasks_blocked()
         stage.proxy.runtime = Runtime({})
         assert await client.ask(get("/2")) == b""
         assert stage.dialled == ["b1"]

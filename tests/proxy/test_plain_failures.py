@@ -66,6 +66,19 @@ async def test_a_body_that_is_cut_off_is_400_and_never_complete_for_the_backend(
         assert stage.backends[0].failures_total == 0
 
 
+async def test_a_client_that_resets_its_connection_in_its_body_frees_the_backend(
+    watcher: Script, seen: list[str], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with staged(watcher) as stage:
+        client = stage.connect()
+        await client.send(post(b"x" * 100)[:-50])
+        await trio.sleep(1)
+        client.abort()
+        await client.done.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == ["end at 1"]
+
+
 async def test_a_body_that_stops_coming_is_408(
     watcher: Script, autojump_clock: trio.testing.MockClock
 ) -> None:

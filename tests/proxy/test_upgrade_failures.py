@@ -66,9 +66,24 @@ async def test_a_backend_that_resets_is_tried_again_with_the_next(
         await end.head()
         end.abort()
 
-    async with staged(reset, reset, echo) as stage:
+    async def reset_at_once(end: End) -> None:
+        end.abort()
+
+    async with staged(reset, reset_at_once, echo) as stage:
         await stage.open_session()
         assert stage.dialled == ["b1", "b2", "b3"]
+
+
+async def test_a_reset_in_the_middle_of_an_answer_is_502(autojump_clock: trio.testing.MockClock) -> None:
+    async def reset(end: End) -> None:
+        await end.head()
+        await end.send(SWITCH[:20])
+        await trio.sleep(1)
+        end.abort()
+
+    async with staged(reset, echo) as stage:
+        assert status_of(await stage.ask(handshake())) == 502
+        assert stage.dialled == ["b1"]
 
 
 @pytest.mark.parametrize(

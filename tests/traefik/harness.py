@@ -161,20 +161,26 @@ class Traefik:
 
 @asynccontextmanager
 async def balancer(
-    directory: Path, backends: Sequence[Backend], *, like_the_example: bool = False, **transport: str
+    directory: Path,
+    backends: Sequence[Backend],
+    *,
+    port: int | None = None,
+    like_the_example: bool = False,
+    **transport: str,
 ) -> AsyncIterator[Daemon]:
     """Run the daemon with the example's configuration.
 
     Args:
       directory: for its file.
       backends: take the place of the example's.
+      port: of the entry point that Traefik connects to; a free one unless given.
       like_the_example: stop as slowly as it says.
       transport: other respondingTimeouts than the example's.
 
     """
     directory.mkdir(exist_ok=True)
     document = read(ETC / "trio-wsb-behind-traefik.yaml")
-    port = free_port()
+    port = port or free_port()
     web = document["entryPoints"]["web"]
     web["address"] = f"127.0.0.1:{port}"
     web["transport"]["respondingTimeouts"].update(transport)

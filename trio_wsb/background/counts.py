@@ -10,9 +10,8 @@ redirects, no decompression, no cookies, no proxies from the environment.
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import lru_cache
 from random import Random
@@ -25,6 +24,7 @@ import trio
 from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
+from trio_wsb.background.faults import describe_fault, leaves
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountKey, CountTable, Sample
 from trio_wsb.balancing.report import Report, ReportError, parse_report
@@ -93,14 +93,15 @@ def http_transport(target: CountTarget) -> httpx.AsyncBaseTransport:
     """Return a transport for `target`: one connection, kept alive between requests."""
     # A context is needed for plain http too: httpx would otherwise load the authorities again for each one.
     return httpx.AsyncHTTPTransport(
-        verify=target.ssl_context or _system_context(),
+        verify=target.ssl_context or system_context(),
         trust_env=False,
         limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE),
     )
 
 
 @lru_cache(maxsize=1)
-def _system_context() -> ssl.SSLContext:
+def system_context() -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities, the same one each time."""
     return ssl.create_default_context()
 
 
@@ -339,55 +340,6 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 def _describe(group: BaseExceptionGroup[Exception], target: CountTarget) -> str:
-    """Return in a few words why there is no report, the same for the same cause and nothing the backend sent."""
-    error = next(_leaves(group))
-    match error:
-        case ReportError():
-            return error.reason
-        case trio.TooSlowError():
-            return f"no complete answer within {target.timeout:g} s"
-        case httpx.ConnectError():
-            return f"cannot connect: {_connect_reason(error)}"
-        case httpx.ReadError() | httpx.WriteError():
-            return "the connection was lost"
-        case httpx.RemoteProtocolError():
-            return "no valid HTTP/1.1 answer"
-        case _:
-            return f"the request failed ({type(error).__name__})"
-
-
-def _connect_reason(error: BaseException) -> str:
-    # httpx keeps the text of one error only; the causes tell whether it was refused, unresolved or not trusted.
-    for cause in _causes(error):
-        match cause:
-            case ssl.SSLCertVerificationError():
-                return f"the certificate is not trusted ({cause.verify_message.partition(',')[0]})"
-            case ssl.SSLError():
-                # OpenSSL's name of it; an error that OpenSSL did not make lacks the attribute.
-                return f"TLS failed ({getattr(cause, 'reason', None) or 'unknown reason'})"
-            case OSError(errno=int(number), strerror=str(text)):
-                # Trio puts the address into the text. Resolver errors have negative numbers of their own.
-                return os.strerror(number) if number > 0 else text
-    return "no connection"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    left = [error]
-    while left:
-        cause = left.pop(0)
-        if id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        if isinstance(cause, BaseExceptionGroup):
-            left += cause.exceptions
-        left += [link for link in (cause.__cause__, cause.__context__) if link is not None]
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error
+    """Return in a few words why there is no report."""
+    error = next(leaves(group))
+    return error.reason if isinstance(error, ReportError) else describe_fault(error, target.timeout)

@@ -11,6 +11,8 @@ from attrs import frozen
 from trio_wsb.addresses import IPAddress
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
+from trio_wsb.balancing.health import HealthEntry, HealthKey, HealthTable, Question
+from trio_wsb.balancing.slowstart import SlowStart
 from trio_wsb.balancing.strategies import STRATEGIES, Loads, Strategy
 
 
@@ -41,6 +43,8 @@ class Pool:
       count: path and field of the reports that tell foreign connections; None counts only our own.
       rng: what breaks ties and draws.
       previous: the pool of the same service before a reload, whose strategy's state goes on.
+      health: the health table, and what to look for there; None takes every backend for well.
+      slow_start: seconds over which a backend that came up gets its whole weight.
 
     """
 
@@ -53,27 +57,36 @@ class Pool:
         count: tuple[str, str] | None = None,
         rng: Random,
         previous: Pool | None = None,
+        health: tuple[HealthTable, Question] | None = None,
+        slow_start: float = 0.0,
     ) -> None:
         self.members = tuple(members)
         self.strategy = strategy
         self._counts = counts
+        self._health: list[HealthEntry] = []
+        self._health_table = None if health is None else health[0]
+        if health is not None:
+            table, question = health
+            self._health = [table.entry(HealthKey(member.backend.url, question)) for member in members]
         self._entries: list[CountEntry] = []
         if count is not None:
             self._entries = [counts.entry(CountKey(member.backend.url, *count)) for member in members]
         self._columns = _Columns(self.members)
-        self._version = -1
+        self._version = self._health_version = -1
         names = [str(member.backend.url) for member in members]
         self.chooser: Strategy = STRATEGIES[strategy](names, [member.weight for member in members], rng)
+        self._slow_start = SlowStart(slow_start, [member.weight for member in members])
         if previous is not None:
             self.chooser.adopt(previous.chooser)
+            self._ramp_up_new(previous)
 
     def choose(
         self, client: IPAddress | None, now: float, exclude: Collection[Backend] = ()
     ) -> Backend | None:
         """Return the backend for a client, or None if none is eligible; `reason` tells why.
 
-        Eligible are backends with a weight, below their `max_connections`, not cooling down after failures and
-        not in `exclude`. If only cool-downs are in the way, a cooling backend is tried after all, which is
+        Eligible are backends with a weight, not down by a health check, below their `max_connections`, not cooling
+        down after failures and not in `exclude`. If only cool-downs are in the way, a cooling backend is tried after all, which is
         better than refusing: one that has succeeded since its last failure, else that with the fewest attempts
         under way, and of these the one whose last failure is the longest ago.
 
@@ -84,6 +97,8 @@ class Pool:
 
         """
         columns = self._present()
+        if self._slow_start.ramping and (weights := self._slow_start.weights(now)) is not None:
+            self.chooser.reweigh(weights)
         index = self.chooser.choose(_PresentLoads(columns, now, exclude), client)
         if index is None:
             index = self._last_resort(columns, client, exclude)
@@ -98,6 +113,8 @@ class Pool:
                 cause = "of weight 0"
             elif member.backend in exclude:
                 cause = "failed for this client"
+            elif index in columns.down:
+                cause = "down by health check"
             elif columns.load(index) >= columns.limits[index]:
                 cause = "at maxConnections"
             elif not member.backend.passive.available(now):
@@ -134,6 +151,25 @@ class Pool:
         index = self._columns.index[backend]
         return self._entries[index] if self._entries else None
 
+    def health(self, backend: Backend) -> HealthEntry | None:
+        """Return what is known of a member by health checks, to be read only; None when this pool has none.
+
+        Raises `KeyError` for a backend that is no member.
+        """
+        index = self._columns.index[backend]
+        return self._health[index] if self._health else None
+
+    def available(self, now: float) -> bool:
+        """Whether a backend is well: it has a weight, is not down by a health check and not cooling down.
+
+        One that is full is well all the same.
+        """
+        down = self._present().down
+        return any(
+            member.weight and index not in down and member.backend.passive.available(now)
+            for index, member in enumerate(self.members)
+        )
+
     def __contains__(self, backend: Backend) -> bool:
         return backend in self._columns.index
 
@@ -142,7 +178,23 @@ class Pool:
             self._version = self._counts.version
             if self._entries:
                 self._columns.foreign = foreign_figures(self._entries)
+        table = self._health_table
+        if table is not None and self._health_version != table.version:
+            self._health_version = table.version
+            self._columns.down = [index for index, entry in enumerate(self._health) if entry.down]
+            for index, entry in enumerate(self._health):
+                self._slow_start.begin(index, entry.up_since)
         return self._columns
+
+    def _ramp_up_new(self, previous: Pool) -> None:
+        """Let backends that a reload adds begin slowly, if others have sessions, and carry on what has begun."""
+        busy = any(member.backend.own for member in previous.members)
+        for index, member in enumerate(self.members):
+            known = previous._columns.index.get(member.backend)  # noqa: SLF001 - the same class
+            if known is not None:
+                self._slow_start.begin(index, previous._slow_start.begun(known))  # noqa: SLF001
+            elif busy:
+                self._slow_start.begin_at_next_look(index)
 
     def _last_resort(
         self, columns: _Columns, client: IPAddress | None, exclude: Collection[Backend]
@@ -150,7 +202,10 @@ class Pool:
         left = [
             index
             for index, member in enumerate(self.members)
-            if member.weight and member.backend not in exclude and columns.load(index) < columns.limits[index]
+            if member.weight
+            and member.backend not in exclude
+            and index not in columns.down
+            and columns.load(index) < columns.limits[index]
         ]
         recovering = {index for index in left if columns.health[index].recovering}
         if recovering:
@@ -164,12 +219,13 @@ class Pool:
 class _Columns:
     """The members of a pool as parallel lists, for the loop over all of them."""
 
-    __slots__ = ("backends", "foreign", "health", "index", "limited", "limits")
+    __slots__ = ("backends", "down", "foreign", "health", "index", "limited", "limits")
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.backends = [member.backend for member in members]
         self.health = [backend.passive for backend in self.backends]
         self.foreign = [0] * len(members)
+        self.down: list[int] = []
         self.limits = [float(member.max_connections or inf) for member in members]
         self.limited = any(member.max_connections for member in members)
         self.index = {backend: index for index, backend in enumerate(self.backends)}
@@ -196,7 +252,7 @@ class _PresentLoads(Loads):
         load = columns.load(index)
         if load >= columns.limits[index] or not columns.health[index].available(self._now):
             return inf
-        return inf if columns.backends[index] in self._exclude else load
+        return inf if columns.backends[index] in self._exclude or index in columns.down else load
 
     def __iter__(self) -> Iterator[float]:
         columns, now = self._columns, self._now
@@ -209,6 +265,8 @@ class _PresentLoads(Loads):
         ]
         if columns.limited:
             loads = [load if load < limit else inf for load, limit in zip(loads, columns.limits, strict=True)]
+        for index in columns.down:
+            loads[index] = inf
         for backend in self._exclude:
             if backend in columns.index:
                 loads[columns.index[backend]] = inf

@@ -50,7 +50,7 @@ class Strategy(ABC):
         )
         assert all(weight >= 0 for weight in weights), "a weight is negative"
         self.names = tuple(names)
-        self._weights = tuple(weights)
+        self._weights: Sequence[float] = tuple(weights)
         self._rng = rng
 
     @abstractmethod
@@ -67,12 +67,21 @@ class Strategy(ABC):
         """Take over, after a reload, the state of the one that chose for the same service before."""
         del previous
 
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """Choose with other weights from now on, which need not be whole numbers."""
+        self._weights = tuple(weights)
+
 
 class LeastConnections(Strategy):
     """The smallest ``(load + 1) / weight``, which is the load for its weight after taking one more client."""
 
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
+        self._equal = len(set(weights)) == 1 and weights[0] > 0
+
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """See `Strategy.reweigh`."""
+        super().reweigh(weights)
         self._equal = len(set(weights)) == 1 and weights[0] > 0
 
     def choose(self, loads: Loads, _client: IPAddress | None, /) -> int | None:
@@ -102,12 +111,12 @@ class WeightedRoundRobin(Strategy):
 
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
-        self.balance = [0] * len(weights)
+        self.balance: list[float] = [0] * len(weights)
         """Credit or debt by index."""
 
     def choose(self, loads: Loads, _client: IPAddress | None, /) -> int | None:
         """See `Strategy.choose`."""
-        balance, chosen, most, total = self.balance, None, -inf, 0
+        balance, chosen, most, total = self.balance, None, -inf, 0.0
         for index, (weight, load) in enumerate(zip(self._weights, loads, strict=True)):
             if weight and load < inf:
                 total += weight
@@ -135,6 +144,11 @@ class TwoChoices(Strategy):
 
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
+        self._sums: list[float] = list(accumulate(weights))
+
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """See `Strategy.reweigh`."""
+        super().reweigh(weights)
         self._sums = list(accumulate(weights))
 
     def choose(self, loads: Loads, _client: IPAddress | None, /) -> int | None:
@@ -186,8 +200,16 @@ class RendezvousHash(Strategy):
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
         self._points = [int.from_bytes(_digest(name.encode())) % _PRIME for name in names]
+        self._group(weights)
+
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """See `Strategy.reweigh`: a backend that grows wins clients, one by one, and the others keep theirs."""
+        super().reweigh(weights)
+        self._group(weights)
+
+    def _group(self, weights: Sequence[float]) -> None:
         # Among equal weights the largest u wins, so one logarithm for each different weight is enough.
-        groups: dict[int, list[int]] = {}
+        groups: dict[float, list[int]] = {}
         for index, weight in enumerate(weights):
             if weight:
                 groups.setdefault(weight, []).append(index)
@@ -221,7 +243,7 @@ class RendezvousHash(Strategy):
         return max(scored)[1] if scored else None
 
 
-def _rendezvous_score(draw: int, weight: int) -> float:
+def _rendezvous_score(draw: int, weight: float) -> float:
     # u = (draw + 1) / (prime + 1). log1p of its distance from 1, since u itself rounds to 1 for the largest draws.
     return weight / -log1p((draw - _PRIME) / (_PRIME + 1))
 
@@ -238,6 +260,9 @@ class ClientNetworkHash(Strategy):
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
         self._sums = list(accumulate(weights))
+
+    def reweigh(self, weights: Sequence[float]) -> None:
+        """Change nothing: every client would move at each step, since all depends on the sum of the weights."""
 
     def choose(self, loads: Loads, client: IPAddress | None, /) -> int | None:
         """See `Strategy.choose`."""

@@ -17,6 +17,9 @@ from trio_wsb.units import format_duration
 
 _PATH = re.compile(r"/[!-~]*")
 _SHORTEST_PERIOD = 0.01
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[\t -~]*")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::[0-9]{1,5})?")
 
 
 @frozen
@@ -55,6 +58,40 @@ AT_LEAST_0 = Check(
 
 STATUS = between(100, 599)
 """An HTTP status code (RFC 9110 section 15)."""
+
+STATUS_OR_0 = Check(
+    "0 or 100 to 599",
+    lambda value: value == 0 or 100 <= value <= 599,
+    "is no HTTP status",
+    "write 100 to 599, or leave it out",
+)
+"""An HTTP status code where 0 stands for the usual ones."""
+
+METHOD = Check(
+    "an HTTP method",
+    lambda value: _TOKEN.fullmatch(value) is not None and value == value.upper() and value != "CONNECT",
+    "is not a method that can be sent",
+    "write GET or HEAD",
+)
+"""The method of a request of ours; methods are case-sensitive (RFC 9110 section 9.1)."""
+
+HOST = Check(
+    "a host, perhaps with a port",
+    lambda value: _HOST.fullmatch(value) is not None,
+    "is not a host name",
+    'write a name such as "backend.internal"',
+)
+"""What a Host field may have (RFC 9112 section 3.2)."""
+
+FIELDS = Check(
+    "names and values of header fields",
+    lambda fields: all(
+        _TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value) for name, value in fields.items()
+    ),
+    "has a name or a value that no header field can have",
+    'write NAME: "value", without line breaks',
+)
+"""Header fields that we send (RFC 9110 section 5)."""
 
 
 PERIOD = Check(

@@ -27,7 +27,7 @@ def effective(config: Any) -> dict[str, object]:
         if value is None:
             continue
         secret = attribute.metadata["secret"] and value
-        plain[key_of(attribute)] = REDACTED if secret else _plain(value, attribute.type)
+        plain[key_of(attribute)] = _redacted(value) if secret else _plain(value, attribute.type)
     return plain
 
 
@@ -42,6 +42,10 @@ def to_yaml(config: Config) -> str:
         width=200,
     )
     return text
+
+
+def _redacted(value: object) -> object:
+    return dict.fromkeys(value, REDACTED) if isinstance(value, Mapping) else REDACTED
 
 
 def _plain(value: Any, wanted: Any) -> object:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.config import model
+from trio_wsb.config import model, services
 
 
 @frozen
@@ -93,7 +93,6 @@ _SERVICE = {
 
 _LOAD_BALANCER = {
     "sticky": _unsupported("use strategy hrw or iphash to keep a client at its backend"),
-    "healthCheck": _unsupported(_HEALTH),
     "passiveHealthCheck": _unsupported(_HEALTH),
     "slowStart": _unsupported("a new backend gets its full share at once"),
     "rebalance": _unsupported("sessions stay where they are"),
@@ -138,10 +137,10 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     },
     model.HTTP: {"middlewares": _unsupported("requests that they would refuse would pass")},
     model.Router: _ROUTER,
-    model.Service: _SERVICE,
-    model.LoadBalancer: _LOAD_BALANCER,
-    model.Session: _SESSION,
-    model.Server: {
+    services.Service: _SERVICE,
+    services.LoadBalancer: _LOAD_BALANCER,
+    services.Session: _SESSION,
+    services.Server: {
         "preservePath": _ignored("the client's path is always kept"),
         "fenced": _unsupported("use weight: 0 to take a server out of the choice"),
     },

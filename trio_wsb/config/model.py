@@ -2,72 +2,37 @@
 
 One class for each mapping of the YAML file. The YAML name of a field is its name in camelCase unless `key`
 in its metadata says otherwise; `doc` explains it in the generated reference. Times are seconds, sizes bytes,
-rates events per second, percentages fractions. Nothing here reads a file: `trio_wsb.config.load` does.
+rates events per second, percentages fractions. Nothing here reads a file: `trio_wsb.config.load` does. Services
+are in `trio_wsb.config.services`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from attrs import Attribute, Factory, field, frozen
+from attrs import Factory, frozen
 
-from trio_wsb.addresses import BackendURL, IPNetwork, ListenAddress
+from trio_wsb.addresses import IPNetwork, ListenAddress
 from trio_wsb.config.checks import (
     AT_LEAST_0,
     DEADLINE,
     FILE_PATH,
     NOT_EMPTY,
     PAGE_PATH,
-    PERIOD,
     SOCKET_PATH,
     STATUS,
-    URL_PATH,
-    Check,
-    between,
 )
+from trio_wsb.config.options import key_of as key_of  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.config.options import option as option  # noqa: PLC0414
+from trio_wsb.config.services import Service
 from trio_wsb.routing.rules import Rule
-from trio_wsb.units import Duration as Duration  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.units import Duration as Duration  # noqa: PLC0414
 from trio_wsb.units import Size as Size  # noqa: PLC0414
 
 DEFAULT_METRIC_PATH = "/balancer-metrics"
 
 DEFAULT_CONTROL_SOCKET = "/run/trio-wsb/control.sock"
-
-Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
-
-
-def option(
-    doc: str,
-    default: Any = ...,
-    *,
-    key: str | None = None,
-    reload: str = "yes",
-    check: Check | None = None,
-    secret: bool = False,
-) -> Any:
-    """Return an attrs field with its documentation.
-
-    Args:
-      doc: what the option does, one or two sentences, ending with a full stop.
-      default: the value when the key is absent, or an `attrs.Factory`; without one the key is required.
-      key: the YAML name where it is not the field's name in camelCase.
-      reload: "yes" when a reload applies a change, "new sessions" when it applies to sessions that open
-        from then on, "restart" when only a restart does.
-      check: a bound that a written value must keep.
-      secret: the value is never shown, neither in a problem nor in the effective configuration.
-
-    """
-    metadata = {"doc": doc, "key": key, "reload": reload, "check": check, "secret": secret}
-    if default is ...:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def key_of(attribute: Attribute[Any]) -> str:
-    """Return the YAML name of a field of the model."""
-    head, *rest = attribute.name.split("_")
-    return attribute.metadata.get("key") or head + "".join(word.capitalize() for word in rest)
 
 
 @frozen
@@ -144,72 +109,6 @@ class Router:
         "Names of the entry points it listens to; without it every one but `admin`.", ()
     )
     priority: int = option("The higher is asked first; 0 means the length of the rule.", 0)
-
-
-@frozen
-class Server:
-    """One backend of a service."""
-
-    url: BackendURL = option("`http://HOST:PORT` or `https://HOST:PORT`; ws and wss are understood too.")
-    weight: int = option(
-        "Its share relative to its peers; 0 takes it out of the choice.", 1, check=between(0, 1_000_000)
-    )
-    max_connections: int = option(
-        "No new sessions at this load and above; 0 is no limit.", 0, check=AT_LEAST_0
-    )
-
-
-@frozen
-class ConnectionCount:
-    """How backends are asked for their connection counts."""
-
-    path: str = option("Path of the backend's report, such as `/metric`.", check=URL_PATH)
-    field_name: str = option(
-        "Name of the number in the report.", "agentsConnections", key="field", check=NOT_EMPTY
-    )
-    interval: Duration = option("How often each backend is asked.", Duration(30.0), check=PERIOD)
-    timeout: Duration = option("Time for one answer.", Duration(5.0), check=DEADLINE)
-    stale_after: Duration | None = option(
-        "Age from which a report counts as stale; 3 x interval unless given, and never below interval.", None
-    )
-
-
-@frozen
-class Session:
-    """Limits of a session."""
-
-    write_timeout: Duration = option(
-        "How long a peer may accept nothing while bytes wait for it; the session ends after it. 0 is no limit.",
-        Duration(10.0),
-        reload="new sessions",
-    )
-
-
-@frozen
-class LoadBalancer:
-    """A set of servers and how to choose among them."""
-
-    servers: tuple[Server, ...] = option("The backends; at least one, each URL once.")
-    strategy: Strategy = option(
-        "`leastconn` (fewest connections for its weight), `wrr` (weighted round robin), `p2c` (the better of two "
-        "at random), `hrw` (rendezvous hash of the client address), `iphash` (hash of the client network).",
-        "leastconn",
-    )
-    pass_host_header: bool = option(
-        "Send the client's Host to the backend, else the server's own.", default=True
-    )
-    servers_transport: str | None = option("Name of the serversTransport to use.", None, check=NOT_EMPTY)
-    connection_count: ConnectionCount | None = option(
-        "Ask the backends how many connections they have. Without it only our own sessions count.", None
-    )
-    session: Session = option("Limits of its sessions.", Session())
-
-
-@frozen
-class Service:
-    """What answers requests."""
-
-    load_balancer: LoadBalancer = option("Balance over servers.")
 
 
 @frozen

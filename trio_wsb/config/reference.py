@@ -125,7 +125,8 @@ def _section(wanted: Any) -> tuple[Any, str]:
     """Return the class of the model that a field holds, and what its own keys' paths have after the field's."""
     wanted = _bare(wanted)
     if get_origin(wanted) is Mapping:
-        return get_args(wanted)[1], ".NAME"
+        below = get_args(wanted)[1]
+        return (None, "") if below in KINDS else (below, ".NAME")
     suffix = ""
     if get_origin(wanted) is tuple:
         wanted, suffix = get_args(wanted)[0], "[]"
@@ -165,7 +166,8 @@ def _kind(wanted: Any) -> str:
     if get_origin(wanted) is tuple:
         return f"list, each {_kind(get_args(wanted)[0])}"
     if get_origin(wanted) is Mapping:
-        return "mapping by name"
+        below = get_args(wanted)[1]
+        return f"mapping, each {_kind(below)}" if below in KINDS else "mapping by name"
     if wanted in KINDS:
         return KINDS[wanted].noun.removeprefix("a ").removeprefix("an ")
     return "mapping"

@@ -22,22 +22,18 @@ from trio_wsb.config.model import (
     DEFAULT_METRIC_PATH,
     HTTP,
     Config,
-    ConnectionCount,
     Duration,
     EntryPoint,
     ForwardingTimeouts,
-    LoadBalancer,
     RespondingTimeouts,
     Router,
-    Server,
     ServersTransport,
-    Service,
-    Session,
     Transport,
     default_entry_points,
     option,
 )
 from trio_wsb.config.problems import Finding, KeyPath
+from trio_wsb.config.services import ConnectionCount, LoadBalancer, Server, Service, Session
 from trio_wsb.routing.rules import parse_rule
 
 NAME = "wsbalancer"

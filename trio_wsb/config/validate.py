@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
-from trio_wsb.config.model import Config, EntryPoint, LoadBalancer
+from trio_wsb.config.model import Config, EntryPoint
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
+from trio_wsb.config.services import LoadBalancer
 
 _FEW = 20
 """Names that a message may list, and that the nearest is looked for among."""

@@ -20,7 +20,8 @@ from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.load import load
-from trio_wsb.config.model import Config, EntryPoint, LoadBalancer, Ping, ServersTransport, Service
+from trio_wsb.config.model import Config, EntryPoint, Ping, ServersTransport
+from trio_wsb.config.services import LoadBalancer, Service
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.tls import client_context

@@ -228,7 +228,8 @@ class Orchestra:
         # Renamed into place: a reload must never see half a file.
         draft = self._config.with_suffix(".new")
         urls = [backend.url for backend in self._backends]
-        draft.write_text(configuration(self._port, self._admin_port, urls), encoding="utf-8")
+        control = str(draft.with_name("control.sock"))
+        draft.write_text(configuration(self._port, self._admin_port, control, urls), encoding="utf-8")
         draft.replace(self._config)
 
     async def _start_daemon(self, nursery: trio.Nursery, http: httpx.AsyncClient) -> None:

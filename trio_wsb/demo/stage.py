@@ -94,13 +94,14 @@ def allowed_spread(readings: Sequence[Reading]) -> int:
     return max(2, round(0.02 * mean))
 
 
-def configuration(port: int, admin_port: int, backends: Sequence[str]) -> str:
-    """Return the daemon's configuration for `backends`, which are URLs."""
+def configuration(port: int, admin_port: int, control: str, backends: Sequence[str]) -> str:
+    """Return the daemon's configuration for `backends`, which are URLs; `control` is its control socket's path."""
     document = {
         "entryPoints": {
             "web": {"address": f"127.0.0.1:{port}"},
             "admin": {"address": f"127.0.0.1:{admin_port}"},
         },
+        "control": {"socket": control},
         "wsbalancer": {
             "metricPath": "/metric",
             "pods": list(backends),

@@ -61,6 +61,34 @@ def client_address(peer: IPAddress | None, headers: Headers, policy: ForwardPoli
     return client
 
 
+def believed_values(
+    head: RequestHead,
+    lower: str,
+    *,
+    upgrade: bool,
+    policy: ForwardPolicy,
+    peer: IPAddress | None,
+    entry_scheme: Literal["http", "https"],
+    entry_port: int,
+) -> list[str]:
+    """Return the values of the fields named `lower`, as far as a decision may rest on them.
+
+    They are those that were sent; but what describes the client comes from a trusted peer or from us, as in
+    `upstream_head` (whose arguments these are), or a stranger could choose its router with X-Forwarded-Proto.
+    X-Forwarded-For is what a trusted peer sent, without the peer itself.
+    """
+    if is_disguised(lower):
+        return []
+    if not is_forwarding(lower):
+        return head.headers.get_all(lower)
+    trusted = policy.trusts(peer)
+    sent = head.headers.get_all(lower) if trusted else []
+    if sent or lower == "x-forwarded-for":
+        return sent
+    ours = _forwarded_fields(head, upgrade, policy, peer, entry_scheme, entry_port, trusted=trusted)
+    return [value for name, value in ours if name.lower() == lower]
+
+
 def upstream_head(
     head: RequestHead,
     *,

@@ -11,12 +11,14 @@ Every way out closes the client's channel; every refusal is one answer and one l
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import structlog
 import trio
 
 from trio_wsb.errors import BadRequest, HTTPError
 from trio_wsb.http.answers import error_response, text_response
+from trio_wsb.http.forward import believed_values
 from trio_wsb.http.head import RequestHead
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
@@ -147,7 +149,8 @@ class Connection:
         if own is not None:
             await self._send(own, ANSWER_TIMEOUT)
             return keep_alive
-        found = entry.routers.find(RequestView.of(head.host, head.path))
+        believed = partial(self._believed_values, entry, head)
+        found = entry.routers.find(RequestView.of_request(head, self._peer.address, believed))
         if found is None:
             raise HTTPError(404, "404 page not found")
         router, service = found
@@ -158,6 +161,18 @@ class Connection:
             return await proxy_request(request)
         check_request(head)
         return await open_session(request) or False
+
+    def _believed_values(self, entry: EntryPointRuntime, head: RequestHead, lower: str) -> list[str]:
+        """Return the values of a field for the rules of routers."""
+        return believed_values(
+            head,
+            lower,
+            upgrade=is_upgrade(head),
+            policy=entry.policy,
+            peer=self._peer.address,
+            entry_scheme="http",
+            entry_port=entry.port,
+        )
 
     def _own_answer(self, entry: EntryPointRuntime, head: RequestHead, *, keep_alive: bool) -> bytes | None:
         """Return the balancer's own answer, or None for a request that is to be routed."""

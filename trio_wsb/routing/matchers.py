@@ -154,7 +154,7 @@ def _query_regexp(name: str, pattern: str = "") -> Predicate:
 
 
 def _method(value: str) -> Predicate:
-    """Method: this method; the rule may write it in any case, the request must in upper case."""
+    """Take requests with this method. A rule may write it in any case; a request's case counts (RFC 9110 section 9.1)."""
     if _TOKEN.fullmatch(value) is None:
         raise BadValueError(f"has {value!r}, which is no method", "write a method such as GET")
     method = value.upper()

@@ -29,7 +29,7 @@ _OPTIONS.max_mem = _MEMORY
 # What may have a parenthesis in it that is none: a literal part, an escaped character, a character class.
 _TOKEN: Final = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\[\^?\]?(?:\[:\^?[a-z]*:\]|\\.|[^\]\\])*\]|[()]", re.DOTALL)
 
-_TOO_LARGE: Final = ("is too large when compiled", "repeat less, or a smaller class of characters")
+_TOO_LARGE: Final = ("it is too large when compiled", "repeat less, or a smaller class of characters")
 
 # By what RE2 calls them; "{}" is what it complains about.
 _FAULTS: Final = {
@@ -45,9 +45,9 @@ _FAULTS: Final = {
     "invalid named capture group": ("{} is no named group", "write (?P<name>...)"),
     "duplicate capture group name": ("the group name {} is used twice", "each name once"),
     "trailing \\": ("a backslash is the last character", r"write \\ for the character itself"),
-    "invalid UTF-8": ("is no Unicode text", ""),
+    "invalid UTF-8": ("it is no Unicode text", ""),
     "pattern too large - compile failed": _TOO_LARGE,
-    "expression nests too deeply": ("is nested too deeply", "at most 1000 levels"),
+    "expression nests too deeply": ("it is nested too deeply", "at most 1000 levels"),
 }  # fmt: skip
 _LOOK_AROUND: Final = ("{} looks around, which RE2 cannot", "say it with && and ! in the rule")
 _BACK_REFERENCE: Final = ("{} refers back, which RE2 cannot", "")
@@ -80,7 +80,7 @@ class Regex:
 
     def __init__(self, pattern: str) -> None:
         if len(pattern) > MAX_PATTERN_LENGTH:
-            raise RegexError("is too long", f"at most {MAX_PATTERN_LENGTH} characters", MAX_PATTERN_LENGTH)
+            raise RegexError("it is too long", f"at most {MAX_PATTERN_LENGTH} characters", MAX_PATTERN_LENGTH)
         fault = _fault(pattern)
         if fault is not None:
             raise _explain(pattern, *fault)

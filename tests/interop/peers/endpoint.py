@@ -7,6 +7,7 @@ opening handshake. That is what the balancer must have counted too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from ssl import SSLContext
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from typing import TypeAlias
 from attrs import define, frozen
 
 Message: TypeAlias = str | bytes
+Fragments: TypeAlias = Sequence[str] | Sequence[bytes]
 
 MAX_MESSAGE = 32 * 2**20
 
@@ -146,7 +148,7 @@ class End(ABC):
         self.sent.messages += 1
         await self._send(message)
 
-    async def send_fragments(self, fragments: list[str] | list[bytes]) -> None:
+    async def send_fragments(self, fragments: Fragments) -> None:
         """Send one message, each fragment in a frame of its own."""
         self.sent.messages += 1
         await self._send_fragments(fragments)
@@ -160,7 +162,7 @@ class End(ABC):
     async def _send(self, message: Message) -> None: ...
 
     @abstractmethod
-    async def _send_fragments(self, fragments: list[str] | list[bytes]) -> None: ...
+    async def _send_fragments(self, fragments: Fragments) -> None: ...
 
     @abstractmethod
     async def _receive(self) -> Message: ...

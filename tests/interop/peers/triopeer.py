@@ -18,6 +18,7 @@ from tests.interop.peers.endpoint import (
     REFUSAL_BODY,
     Closing,
     End,
+    Fragments,
     Message,
     Offer,
     Peer,
@@ -66,7 +67,7 @@ class TrioEnd(End):
     async def _send(self, message: Message) -> None:
         await self._connection.send_message(message)
 
-    async def _send_fragments(self, fragments: list[str] | list[bytes]) -> None:
+    async def _send_fragments(self, fragments: Fragments) -> None:
         empty: Any = "" if isinstance(fragments[0], str) else b""
         await self._connection.send_message(empty.join(fragments))
 

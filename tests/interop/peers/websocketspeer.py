@@ -30,6 +30,7 @@ from tests.interop.peers.endpoint import (
     Closing,
     Deflate,
     End,
+    Fragments,
     Message,
     Offer,
     Peer,
@@ -51,7 +52,7 @@ class _CountedTransport:
     """A transport that counts what is written; everything else is the real one's."""
 
     def __init__(self, transport: asyncio.BaseTransport, wire: Wire) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._wire = wire
 
     def write(self, data: bytes) -> None:
@@ -65,7 +66,7 @@ class _CountedTransport:
 class CountedClient(ClientConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wires = (Wire(), Wire())
-        super().connection_made(cast(asyncio.BaseTransport, _CountedTransport(transport, self.wires[0])))
+        super().connection_made(cast("asyncio.BaseTransport", _CountedTransport(transport, self.wires[0])))
 
     def data_received(self, data: bytes) -> None:
         self.wires[1].add(data)
@@ -75,7 +76,7 @@ class CountedClient(ClientConnection):
 class CountedServer(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wires = (Wire(), Wire())
-        super().connection_made(cast(asyncio.BaseTransport, _CountedTransport(transport, self.wires[0])))
+        super().connection_made(cast("asyncio.BaseTransport", _CountedTransport(transport, self.wires[0])))
 
     def data_received(self, data: bytes) -> None:
         self.wires[1].add(data)
@@ -101,7 +102,7 @@ class WebsocketsEnd(End):
     async def _send(self, message: Message) -> None:
         await self._thread.call(self._connection.send(message))
 
-    async def _send_fragments(self, fragments: list[str] | list[bytes]) -> None:
+    async def _send_fragments(self, fragments: Fragments) -> None:
         await self._thread.call(self._connection.send(fragments))
 
     async def _receive(self) -> Message:
@@ -179,7 +180,7 @@ class WebsocketsPeer(Peer):
             connection = await self._thread.call(opened())
         except InvalidStatus as error:
             raise RefusedError(error.response.status_code, bytes(error.response.body or b"")) from None
-        return WebsocketsEnd(self._thread, cast(CountedClient, connection))
+        return WebsocketsEnd(self._thread, cast("CountedClient", connection))
 
     @asynccontextmanager
     async def serve(self, policy: Policy, ssl_context: SSLContext | None = None) -> AsyncIterator[Server]:
@@ -188,7 +189,7 @@ class WebsocketsPeer(Peer):
         arrived, sessions = trio.open_memory_channel[End](math.inf)
 
         async def handle(connection: ServerConnection) -> None:
-            end = WebsocketsEnd(self._thread, cast(CountedServer, connection))
+            end = WebsocketsEnd(self._thread, cast("CountedServer", connection))
             token.run_sync_soon(arrived.send_nowait, end)
             await connection.wait_closed()
 

@@ -6,7 +6,7 @@ It sees every control frame, and it can leave TCP open after the closing handsha
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from ssl import SSLContext
@@ -36,6 +36,7 @@ from tests.interop.peers.endpoint import (
     Closing,
     Deflate,
     End,
+    Fragments,
     Message,
     Offer,
     Peer,
@@ -89,7 +90,7 @@ class WsprotoEnd(End):
                 if not data:
                     break
                 if self._protocol.state in {ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING}:
-                    self._protocol.receive_data(data)
+                    self._protocol.receive_data(bytes(data))
                     await self._handle_events()
             if self.holds_tcp:
                 await self.released.wait()
@@ -139,20 +140,14 @@ class WsprotoEnd(End):
                 await self._stream.send_all(self._protocol.send(event))
 
     async def _send(self, message: Message) -> None:
-        await self._transmit(
-            TextMessage(message) if isinstance(message, str) else BytesMessage(message),
-        )
+        await self._transmit(_data(message))
 
-    async def _send_fragments(self, fragments: list[str] | list[bytes]) -> None:
-        last = len(fragments) - 1
-        for number, fragment in enumerate(fragments):
-            final = number == last
+    async def _send_fragments(self, fragments: Fragments) -> None:
+        parts: Sequence[Message] = fragments
+        last = len(parts) - 1
+        for number, fragment in enumerate(parts):
             # One by one, so that an answer to a ping can go out between two of them.
-            await self._transmit(
-                TextMessage(fragment, message_finished=final)
-                if isinstance(fragment, str)
-                else BytesMessage(fragment, message_finished=final)
-            )
+            await self._transmit(_data(fragment, final=number == last))
 
     async def _receive(self) -> Message:
         return await self._messages.receive()
@@ -216,9 +211,7 @@ class WsprotoServer(Server):
         if policy.refusal is not None:
             length = (b"Content-Length", str(len(REFUSAL_BODY)).encode())
             await stream.send_all(
-                protocol.send(
-                    RejectConnection(status_code=policy.refusal, headers=[length], has_body=True)
-                )
+                protocol.send(RejectConnection(status_code=policy.refusal, headers=[length], has_body=True))
                 + protocol.send(RejectData(REFUSAL_BODY))
             )
             return None
@@ -292,6 +285,12 @@ async def listening(handle: object, ssl_context: SSLContext | None) -> AsyncIter
         nursery.cancel_scope.cancel()
 
 
+def _data(content: Message, *, final: bool = True) -> Event:
+    if isinstance(content, str):
+        return TextMessage(content, message_finished=final)
+    return BytesMessage(content, message_finished=final)
+
+
 async def _next_event(stream: CountedStream, protocol: WSConnection) -> Event | None:
     while True:
         for event in protocol.events():
@@ -299,7 +298,7 @@ async def _next_event(stream: CountedStream, protocol: WSConnection) -> Event | 
         data = await stream.receive_some(RECEIVE_BYTES)
         if not data:
             return None
-        protocol.receive_data(data)
+        protocol.receive_data(bytes(data))
 
 
 async def _refusal_body(stream: CountedStream, protocol: WSConnection) -> bytes:

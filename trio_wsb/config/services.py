@@ -1,0 +1,123 @@
+"""The part of the configuration that says what answers requests: services, their servers and their health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from attrs import Factory, frozen
+
+from trio_wsb.addresses import BackendURL
+from trio_wsb.config.checks import (
+    AT_LEAST_0,
+    DEADLINE,
+    FIELDS,
+    HOST,
+    METHOD,
+    NOT_EMPTY,
+    PERIOD,
+    STATUS_OR_0,
+    URL_PATH,
+    between,
+)
+from trio_wsb.config.options import option
+from trio_wsb.units import Duration
+
+Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
+
+
+@frozen
+class Server:
+    """One backend of a service."""
+
+    url: BackendURL = option("`http://HOST:PORT` or `https://HOST:PORT`; ws and wss are understood too.")
+    weight: int = option(
+        "Its share relative to its peers; 0 takes it out of the choice.", 1, check=between(0, 1_000_000)
+    )
+    max_connections: int = option(
+        "No new sessions at this load and above; 0 is no limit.", 0, check=AT_LEAST_0
+    )
+
+
+@frozen
+class ConnectionCount:
+    """How backends are asked for their connection counts."""
+
+    path: str = option("Path of the backend's report, such as `/metric`.", check=URL_PATH)
+    field_name: str = option(
+        "Name of the number in the report.", "agentsConnections", key="field", check=NOT_EMPTY
+    )
+    interval: Duration = option("How often each backend is asked.", Duration(30.0), check=PERIOD)
+    timeout: Duration = option("Time for one answer.", Duration(5.0), check=DEADLINE)
+    stale_after: Duration | None = option(
+        "Age from which a report counts as stale; 3 x interval unless given, and never below interval.", None
+    )
+
+
+@frozen
+class HealthCheck:
+    """Active checks: each server is asked in turn, and one that fails gets no new sessions."""
+
+    path: str = option("What to ask for, such as `/api/health`.", check=URL_PATH)
+    mode: Literal["http", "websocket"] = option(
+        "`http` asks for `path` and looks at the status; `websocket` opens a session there and waits for the answer "
+        "to a ping.",
+        "http",
+    )
+    scheme: Literal["http", "https"] | None = option("Scheme of the check; the server's unless given.", None)
+    hostname: str | None = option("Host to send; the server's own unless given.", None, check=HOST)
+    port: int = option("Port to ask; 0 is the server's.", 0, check=between(0, 65535))
+    method: str = option("Method of the request.", "GET", check=METHOD)
+    status: int = option("The one good status; 0 is any from 200 to 399.", 0, check=STATUS_OR_0)
+    interval: Duration = option("How often each server is asked.", Duration(30.0), check=PERIOD)
+    unhealthy_interval: Duration | None = option(
+        "How often one that is down is asked; as `interval` unless given.", None, check=PERIOD
+    )
+    timeout: Duration = option("Time for one answer.", Duration(5.0), check=DEADLINE)
+    follow_redirects: bool = option("Judge what a redirect leads to, else the redirect.", default=True)
+    headers: Mapping[str, str] = option(
+        "Header fields to send, by name.", Factory(dict), check=FIELDS, secret=True
+    )
+    rise: int = option("Good checks in a row that bring a server up.", 1, check=between(1, 1000))
+    fall: int = option("Failed checks in a row that take a server down.", 2, check=between(1, 1000))
+
+
+@frozen
+class Session:
+    """Limits of a session."""
+
+    write_timeout: Duration = option(
+        "How long a peer may accept nothing while bytes wait for it; the session ends after it. 0 is no limit.",
+        Duration(10.0),
+        reload="new sessions",
+    )
+
+
+@frozen
+class LoadBalancer:
+    """A set of servers and how to choose among them."""
+
+    servers: tuple[Server, ...] = option("The backends; at least one, each URL once.")
+    strategy: Strategy = option(
+        "`leastconn` (fewest connections for its weight), `wrr` (weighted round robin), `p2c` (the better of two "
+        "at random), `hrw` (rendezvous hash of the client address), `iphash` (hash of the client network).",
+        "leastconn",
+    )
+    pass_host_header: bool = option(
+        "Send the client's Host to the backend, else the server's own.", default=True
+    )
+    servers_transport: str | None = option("Name of the serversTransport to use.", None, check=NOT_EMPTY)
+    connection_count: ConnectionCount | None = option(
+        "Ask the backends how many connections they have. Without it only our own sessions count.", None
+    )
+    health_check: HealthCheck | None = option(
+        "Ask the servers whether they are well. Without it only failed dials and handshakes tell.", None
+    )
+    session: Session = option("Limits of its sessions.", Session())
+
+
+@frozen
+class Service:
+    """What answers requests."""
+
+    load_balancer: LoadBalancer = option("Balance over servers.")
