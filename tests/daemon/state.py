@@ -13,6 +13,7 @@ from attrs import define
 from trio_wsb.addresses import parse_backend_url
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.counts import CountKey, CountTable
+from trio_wsb.balancing.health import HealthTable
 from trio_wsb.daemon.build import Builder, Prepared, prepare
 from trio_wsb.daemon.reload import Reloader
 from trio_wsb.daemon.views import DaemonState, Moment
@@ -39,6 +40,7 @@ class World:
     proxy: Proxy
     backends: BackendTable
     counts: CountTable
+    health: HealthTable
     builder: Builder
     reloader: Reloader
     state: DaemonState
@@ -92,15 +94,15 @@ def make_world(tmp_path: Path, document: dict[str, Any] | None = None) -> World:
     path = tmp_path / "trio-wsb.yaml"
     path.write_text(yaml.safe_dump(document or {"wsbalancer": {"pods": PODS}}))
     proxy = Proxy(Runtime({}), dial=never_dial)
-    backends, counts = BackendTable(), CountTable()
-    builder = Builder(backends, counts, Random(1))
+    backends, counts, health = BackendTable(), CountTable(), HealthTable()
+    builder = Builder(backends, counts, health, Random(1))
 
     def apply(prepared: Prepared) -> None:
         world.apply(prepared)
 
     reloader = Reloader(path, apply)
     state = DaemonState(proxy, backends, reloader, lambda: [("web", "127.0.0.1:9000")], Moment(0.0, STARTED))
-    world = World(path, proxy, backends, counts, builder, reloader, state)
+    world = World(path, proxy, backends, counts, health, builder, reloader, state)
     first = prepare(path)
     world.apply(first)
     reloader.begin(first)

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import PATIENCE, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import backends, clients, daemon, echo, free_port
 
 pytestmark = pytest.mark.daemon
 

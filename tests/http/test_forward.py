@@ -13,6 +13,7 @@ from trio_wsb.addresses import Networks, parse_ip, parse_network
 from trio_wsb.http.forward import (
     MAX_HOPS,
     ForwardPolicy,
+    believed_values,
     client_address,
     downstream_framing,
     downstream_head,
@@ -480,3 +481,51 @@ def test_whatever_goes_downstream_is_one_valid_response(data: bytes, keep_alive:
     assert [(name.decode(), value.decode("latin-1")) for name, value in event.headers.raw_items()] == list(
         again.headers
     )
+
+
+# What decisions may rest on.
+
+
+SAID = """X-Forwarded-For: 1.1.1.1
+X-Forwarded-Proto: https
+X-Real-Ip: 1.1.1.1
+Forwarded: for=1.1.1.1
+X_Forwarded_Proto: wss
+Origin: https://a.example
+origin: https://b.example"""
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "stranger"),
+    [
+        ("x-forwarded-for", ["1.1.1.1"], []),
+        ("x-forwarded-proto", ["https"], ["http"]),
+        ("x-forwarded-host", ["example.com"], ["example.com"]),
+        ("x-forwarded-port", ["443"], ["80"]),
+        ("x-real-ip", ["1.1.1.1"], [STRANGER]),
+        ("x-forwarded-prefix", [], []),
+        ("forwarded", ["for=1.1.1.1"], []),
+        ("x_forwarded_proto", [], []),
+        ("origin", ["https://a.example", "https://b.example"], ["https://a.example", "https://b.example"]),
+        ("x-none", [], []),
+    ],
+)
+def test_values_are_believed_as_they_are_sent_on(name: str, trusted: list[str], stranger: list[str]) -> None:
+    fields = SAID.replace("\n", "\r\n")
+    head = parse_request_head(f"GET / HTTP/1.1\r\nHost: example.com\r\n{fields}\r\n\r\n".encode())
+    for peer, expected in ((PROXY, trusted), (STRANGER, stranger)):
+        assert (
+            believed_values(
+                head,
+                name,
+                upgrade=False,
+                policy=TRUSTING,
+                peer=parse_ip(peer),
+                entry_scheme="http",
+                entry_port=9000,
+            )
+            == expected
+        )
+        # The backend is told the same, but for the hop that we add.
+        if name != "x-forwarded-for":
+            assert values(forward(SAID, peer=peer), name) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,19 @@ import trio
 import trustme
 
 from tests.daemon.harness import PATIENCE, Daemon, daemon
-from tests.interop.peers.endpoint import Offer, RefusedError
+from tests.interop.peers.endpoint import End, Offer, RefusedError
 from tests.interop.peers.websocketspeer import WebsocketsPeer
-from tests.interop.stage import RING, check_counts, exchange, exchange_large, services, stage
+from tests.interop.peers.wsprotopeer import WsprotoEnd
+from tests.interop.stage import Stage, (
+    PEERS,
+    RING,
+    check_counts,
+    every_client,
+    exchange,
+    exchange_large,
+    services,
+    stage,
+)
 from trio_wsb.addresses import ListenAddress
 from trio_wsb.demo.backend import Behaviour, DemoBackend
 
@@ -195,3 +205,53 @@ async def test_messages_of_16_mib_pass_over_tls(
                 assert (await other.closed()).code == 1006
             line = await on.record(client)
             assert line["cause"] == ("client_lost" if by_client else "backend_lost")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@every_client
+async def test_nothing_is_lost_when_a_server_leaves_right_behind_its_close(
+    tmp_path: Path, authority: Authority, client_name: str, tls: bool
+) -> None:
+    async with leaving_stage(tmp_path, authority if tls else None, client_name, "wsproto") as on:
+        client, server = await on.connect("wsproto")
+        assert isinstance(server, WsprotoEnd)
+        await check_departure(server, client)
+        line = await on.record(client)
+        assert (line["cause"], line["closeCode"]) == ("backend_closed", 4002)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_nothing_is_lost_when_a_client_leaves_right_behind_its_close(
+    tmp_path: Path, authority: Authority, tls: bool
+) -> None:
+    async with leaving_stage(tmp_path, authority if tls else None, "wsproto") as on:
+        for server_name in on.servers:
+            client, server = await on.connect(server_name)
+            assert isinstance(client, WsprotoEnd)
+            await check_departure(client, server)
+            line = await on.record(client)
+            assert (line["cause"], line["closeCode"]) == ("client_closed", 4002)
+
+
+def leaving_stage(
+    tmp_path: Path, authority: Authority | None, client_name: str, *server_names: str
+) -> AbstractAsyncContextManager[Stage]:
+    if authority is None:
+        return stage(tmp_path, client_name, *server_names)
+    transport = {"rootCAs": [str(authority.file)]}
+    context = authority.server()
+    return stage(tmp_path, client_name, *server_names, ssl_context=context, transport=transport)
+
+
+async def check_departure(leaver: WsprotoEnd, other: End) -> None:
+    message = bytes(8 * 2**20)
+
+    async def leave() -> None:
+        await leaver.send(message)
+        await leaver.leave(4002)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            assert await other.receive() == message
+            assert (await other.closed()).code == 4002

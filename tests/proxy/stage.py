@@ -30,7 +30,7 @@ from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.connection import Connection
 from trio_wsb.proxy.request import Peer
-from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Runtime, ServiceRuntime, TransportRuntime
+from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Route, Runtime, ServiceRuntime, TransportRuntime
 from trio_wsb.routing.rules import parse_rule
 from trio_wsb.routing.table import RouterTable
 from trio_wsb.websocket.handshake import accept_value
@@ -333,7 +333,7 @@ async def staged(
         policy=ForwardPolicy(Networks(tuple(map(parse_network, trusted)))),
         ping=True,
         ping_status_stopping=PING_STATUS_STOPPING,
-        routers=RouterTable([("all", parse_rule(rule), 0, service)]),
+        routers=RouterTable([("all", parse_rule(rule), 0, Route(service))]),
     )
 
     async def dial(url: BackendURL, transport: TransportRuntime) -> MemoryChannel:

@@ -72,7 +72,10 @@ async def routers(
             "web": {"address": f"127.0.0.1:{port}"},
             "traefik": {"address": f"127.0.0.1:{api}"},
         },
-        "providers": {"file": {"filename": str(directory / "dynamic.yml"), "watch": False}},
+        "providers": {
+            "providersThrottleDuration": "10ms",
+            "file": {"filename": str(directory / "dynamic.yml"), "watch": False},
+        },
     }
     dynamic = {
         f"r{number}": {

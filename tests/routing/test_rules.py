@@ -7,60 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from trio_wsb.addresses import parse_ip
 from trio_wsb.routing.request import RequestView
 from trio_wsb.routing.rules import MAX_NESTING, MAX_RULE_LENGTH, RuleError, parse_rule
 
 
 def takes(rule: str, host: str = "example.com", target: str = "/") -> bool:
     return parse_rule(rule).matches(RequestView.of(host, target))
-
-
-@pytest.mark.parametrize(
-    ("rule", "host", "taken"),
-    [
-        ("Host(`example.com`)", "example.com", True),
-        ("Host(`example.com`)", "EXAMPLE.com:8080", True),
-        ("Host(`Example.Com.`)", "example.com", True),
-        ("Host(`example.com`)", "example.com.", True),
-        ("Host(`example.com`)", "www.example.com", False),
-        ("Host(`example.com`)", "", False),
-        ("Host(`*.example.com`)", "www.example.com", True),
-        ("Host(`*.Example.com`)", "WWW.EXAMPLE.COM.:1", True),
-        ("Host(`*.example.com`)", "a.b.example.com", False),
-        ("Host(`*.example.com`)", "example.com", False),
-        ("Host(`*.example.com`)", ".example.com", False),
-        ("Host(`*.example.com`)", "wwwexample.com", False),
-        ("Host(`10.0.0.1`)", "10.0.0.1:80", True),
-        ("Host(`::1`)", "[::1]:80", True),
-        ("Host(`[::1]`)", "[::1]", True),
-    ],
-)
-def test_host(rule: str, host: str, taken: bool) -> None:
-    assert takes(rule, host) is taken
-
-
-@pytest.mark.parametrize(
-    ("rule", "target", "taken"),
-    [
-        ("Path(`/ws`)", "/ws", True),
-        ("Path(`/ws`)", "/ws?token=1", True),
-        ("Path(`/ws`)", "/ws/", False),
-        ("Path(`/ws`)", "/WS", False),
-        ("Path(`/a b`)", "/a%20b", True),
-        ("Path(`/%61`)", "/a", True),
-        ("Path(`/grün`)", "/gr%c3%bcn", True),
-        ("PathPrefix(`/ws`)", "/ws", True),
-        ("PathPrefix(`/ws`)", "/ws/room", True),
-        ("PathPrefix(`/ws`)", "/ws-foo", True),
-        ("PathPrefix(`/ws`)", "/w", False),
-        ("PathPrefix(`/`)", "/", True),
-        ("PathPrefix(`/`)", "*", False),
-        ("PathPrefix(`/public`)", "/public/../admin", False),
-        ("PathPrefix(`/.`)", "/.well-known", True),
-    ],
-)
-def test_paths(rule: str, target: str, taken: bool) -> None:
-    assert takes(rule, target=target) is taken
 
 
 @pytest.mark.parametrize(
@@ -89,6 +42,7 @@ def test_operators(rule: str, taken: bool) -> None:
 def test_double_quotes_have_two_escapes_and_backticks_none() -> None:
     assert takes(r'Path("/a\"b\\c")', target="/a%22b%5Cc")
     assert takes(r"Path(`/a\c`)", target="/a%5Cc")
+    assert takes(r'PathRegexp("^/\\d\\\"$")', target="/7%22")
     assert takes('Path(`/")&&`)', target="/%22)&&")
 
 
@@ -96,6 +50,7 @@ def test_a_rule_keeps_its_text_and_is_compared_by_it() -> None:
     rule = parse_rule("Host(`a.example`) ")
     assert rule.text == "Host(`a.example`) "
     assert rule.default_priority == 18
+    assert parse_rule("Path(`/grün`)").default_priority == 14  # bytes, as Traefik counts
     assert rule == parse_rule("Host(`a.example`) ")
     assert rule != parse_rule("Host(`a.example`)")
     assert len({rule, parse_rule("Host(`a.example`) ")}) == 1
@@ -118,8 +73,15 @@ def test_a_rule_keeps_its_text_and_is_compared_by_it() -> None:
         ('Path("/a\\', 8, "unknown escape", "backticks"),
         ("Host(example.com)", 5, "the value is not quoted", "backticks"),
         ("Host('a')", 5, "the value is not quoted", "backticks"),
+        ("Header(`a`, ", 12, "the rule ends where a value should be", "backticks"),
+        ("Header(`a`,)", 11, "the value is not quoted", "backticks"),
         ("Host(", 5, "the rule ends where a value should be", "backticks"),
         ("Host(`a`, `b`)", 8, "Host takes one value", "Host(`...`) || Host(`...`)"),
+        ("Method(`GET`,`POST`)", 12, "Method takes one value", "Method(`...`) || Method(`...`)"),
+        ("Header(`a`)", 10, "Header takes two values", "Header(`NAME`, `VALUE`)"),
+        ("Header(`a` `b`)", 11, "unexpected '`'", "&& or ||"),
+        ("Query(`a`, `b`, `c`)", 14, "Query takes two values", "Query(`NAME`, `VALUE`)"),
+        ("Header(`a`, ``)", 12, "Header has an empty value", "Header(`NAME`, `VALUE`)"),
         ("Host(`a` `b`)", 9, "unexpected '`'", "&& or ||"),
         ("Host(`a`) Path(`/`)", 10, "unexpected 'P'", "&& or ||"),
         ("Host(`a`) & Path(`/`)", 10, "unknown operator '&'", "write &&"),
@@ -131,22 +93,63 @@ def test_a_rule_keeps_its_text_and_is_compared_by_it() -> None:
         ("`/ws`", 0, "unexpected '`' where a matcher should be", "Host(`example.com`)"),
         ("Hosts(`a`)", 0, "unknown matcher 'Hosts'", "did you mean Host?"),
         ("PathPrefx(`/`)", 0, "unknown matcher 'PathPrefx'", "did you mean PathPrefix?"),
-        ("Zzz(`/`)", 0, "unknown matcher 'Zzz'", "Host, Path and PathPrefix"),
+        ("Zzz(`/`)", 0, "unknown matcher 'Zzz'", "Query, QueryRegexp, Method and ClientIP"),
         ("not Host(`a`)", 0, "unknown operator 'not'", "&&, || and !"),
-        ("Path(`/`) && HostRegexp(`.*`)", 13, "HostRegexp is not supported by this version", "PathPrefix"),
-        ("ClientIP(`10.0.0.0/8`)", 0, "ClientIP is not supported by this version", "PathPrefix"),
-        ("Headers(`a`, `b`)", 0, "Headers is a matcher of Traefik v2", "Header"),
-        ("HeadersRegexp(`a`, `b`)", 0, "HeadersRegexp is a matcher of Traefik v2", "HeaderRegexp"),
+        ("PathRegex(`/`)", 0, "unknown matcher 'PathRegex'", "did you mean PathRegexp?"),
+        ("Headers(`a`, `b`)", 0, "Headers is a matcher of Traefik v2", "in v3 it is Header(`NAME`, `VALUE`)"),
+        (
+            "HeadersRegexp(`a`)",
+            0,
+            "HeadersRegexp is a matcher of Traefik v2",
+            "HeaderRegexp(`NAME`, `PATTERN`)",
+        ),
+        ("HostHeader(`a`)", 0, "HostHeader is a matcher of Traefik v2", "in v3 it is Host(`...`)"),
+        (
+            "Query(`a=b`)",
+            6,
+            "Query has 'a=b', which is the form of Traefik v2",
+            "in v3 it is Query(`a`, `b`)",
+        ),
+        ("Path(`/{id}`)", 7, "Path has a variable in braces, as in Traefik v2", "PathRegexp(`^/[^/]+$`)"),
+        (
+            "PathRegexp(`^/(a`)",
+            14,
+            "PathRegexp has a bad regular expression: a parenthesis is never closed",
+            "",
+        ),
+        (
+            r'PathRegexp("\\d\"(?=a)")',
+            17,
+            "PathRegexp has a bad regular expression: (?= looks around, which RE2 cannot",
+            "&& and !",
+        ),
+        (
+            r"HeaderRegexp(`X-A`, `a\`)",
+            22,
+            "HeaderRegexp has a bad regular expression: a backslash is the last character",
+            "",
+        ),
+        ("Header(`X A`, `b`)", 7, "Header has 'X A', which is no name of a header field", "Origin"),
+        ("HeaderRegexp(`host`, `b`)", 13, "HeaderRegexp does not see the Host field", "HostRegexp"),
+        ("Method(`G T`)", 7, "Method has 'G T', which is no method", "GET"),
+        (
+            "ClientIP(`10.0.0`)",
+            9,
+            "ClientIP has '10.0.0', which is not an address or network",
+            '"10.0.0.0/8"',
+        ),
+        ("HostRegexp(`ä`)", 11, "HostRegexp has a character that no host has", "xn--"),
+        ("Path(`/a//b`)", 5, "Path has '/a//b', which no request matches", "write /a/b"),
+        ("PathPrefix(`/a/./b`)", 11, "PathPrefix has '/a/./b', which no request matches", "write /a/b"),
         ("HostSNI(`*`)", 0, "HostSNI is a matcher of TCP routers", "Host(`...`)"),
         ("Host(`a.b:80`)", 5, "Host has 'a.b:80', which is no host", "without port"),
-        ("Host( `` )", 6, "Host has '', which is no host", "without port"),
-        ("Host(`*`)", 5, "Host has '*', which is no host", "*.example.com"),
+        ("Host( `` )", 6, "Host has an empty value", "Host(`...`)"),
         ("Host(`*.*.com`)", 5, "Host has '*.*.com', which is no host", "*.example.com"),
         ("Host(`*.10.0.0.1`)", 5, "Host has '*.10.0.0.1', which is no host", "*.example.com"),
         ("Host(`*.::1`)", 5, "Host has '*.::1', which is no host", "*.example.com"),
         ("Host(`exämple.com`)", 5, "Host has 'exämple.com', which is no host", "example.com"),
         ("Path(`ws`)", 5, "Path has 'ws', which is no path", "a path begins with /"),
-        ("PathPrefix(``)", 11, "PathPrefix has '', which is no path", "a path begins with /"),
+        ("PathPrefix(``)", 11, "PathPrefix has an empty value", "PathPrefix(`...`)"),
         ("Path(`/a?b=c`)", 5, "Path has '/a?b=c', which is more than a path", "the query"),
     ],
 )
@@ -225,7 +228,13 @@ def test_long_rules() -> None:
             [
                 "Host",
                 "Path",
+                "PathRegexp",
+                "HeaderRegexp",
                 "Query",
+                "ClientIP",
+                "Method",
+                "`[(`",
+                "`10.0.0.0/8`",
                 "(",
                 ")",
                 "`a.b`",
@@ -261,16 +270,26 @@ Expression: TypeAlias = tuple[str, Callable[[RequestView], bool]]
 
 
 def leaf(name: str, value: str, matches: Callable[[RequestView], bool]) -> st.SearchStrategy[Expression]:
-    spellings = [f"{name}(`{value}`)", f'{name}( "{value}" )', f"{name.upper()} (`{value}`\n)"]
+    quoted = value.replace("`", '"')
+    spellings = [f"{name}(`{value}`)", f'{name}( "{quoted}" )', f"{name.upper()} (`{value}`\n)"]
     return st.sampled_from([(spelling, matches) for spelling in spellings])
 
 
 LEAVES = st.one_of(
     leaf("Host", "a.com", lambda request: request.host == "a.com"),
     leaf("Host", "*.a.com", lambda request: request.host == "b.a.com"),
+    leaf("HostRegexp", "b.*com$", lambda request: "b" in request.host),
     leaf("Path", "/ws", lambda request: request.path == "/ws"),
     leaf("PathPrefix", "/ws", lambda request: request.path[:3] == "/ws"),
     leaf("PathPrefix", "/", lambda request: True),
+    leaf("PathRegexp", "^/.+$", lambda request: len(request.path) > 1),
+    leaf("Header", "X-A` , `1", lambda request: "1" in request.field_values("x-a")),
+    leaf("HeaderRegexp", "X-A`,`[0-9]", lambda request: len(request.field_values("x-a")) > 0),
+    leaf("Query", "q", lambda request: "" in request.parameter("q")),
+    leaf("Query", "q`,`1", lambda request: "1" in request.parameter("q")),
+    leaf("QueryRegexp", "q`,`.", lambda request: "1" in request.parameter("q")),
+    leaf("Method", "post", lambda request: request.method == "POST"),
+    leaf("ClientIP", "10.0.0.0/8", lambda request: request.client is not None),
 )
 
 
@@ -293,10 +312,21 @@ def combine(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expressio
     )
 
 
+def field_values(name: str) -> list[str]:
+    return ["2", "1"] if name == "x-a" else []
+
+
 REQUESTS = [
     RequestView(host, path)
     for host in ("a.com", "b.a.com", "c.b.a.com", "")
     for path in ("/", "/ws", "/ws-2", "/w")
+] + [
+    RequestView("a.com", "/ws", method="POST", query="q=1"),
+    RequestView("b.a.com", "/", query="q", client=parse_ip("10.1.2.3")),
+    RequestView("a.com", "/", field_values=field_values),
+    RequestView(
+        "x", "/ws", method="PUT", query="q&q=1", client=parse_ip("10.0.0.0"), field_values=field_values
+    ),
 ]
 
 

@@ -61,28 +61,30 @@ class Traefik:
           certificate: a PEM file with key and certificate for the variant with TLS, which is left out without it.
 
         """
-        secure = certificate is not None
         directory.mkdir(exist_ok=True)
         self._directory = directory
         self._applied = 0
         self.port, self.tls_port = free_port(), free_port()
         self.api = f"http://127.0.0.1:{free_port()}"
-        self.static = read(ETC / "traefik/traefik.yml", variants=secure)
+        self.static = read(ETC / "traefik/traefik.yml", variants=True)
+        self.dynamic = read(ETC / "traefik/dynamic/trio-wsb.yml", variants=True)
         entry_points = self.static["entryPoints"]
         entry_points["web"]["address"] = f"127.0.0.1:{self.port}"
         entry_points["traefik"]["address"] = self.api.removeprefix("http://")
         self.static["providers"]["file"]["directory"] = str(directory / "dynamic")
         # Else a change waits until the last one is two seconds old.
         self.static["providers"]["providersThrottleDuration"] = "50ms"
-        self.dynamic = read(ETC / "traefik/dynamic/trio-wsb.yml", variants=secure)
         for router in self.dynamic["http"]["routers"].values():
             router["rule"] = router["rule"].replace(EXAMPLE_HOST, HOST)
         self.service["servers"] = [{"url": url} for url in servers]
-        if secure:
+        if len(servers) == 1:
+            del self.service["healthCheck"]
+        if certificate is not None:
             entry_points["websecure"]["address"] = f"127.0.0.1:{self.tls_port}"
-            self.dynamic["tls"]["certificates"] = [
-                {"certFile": str(certificate), "keyFile": str(certificate)}
-            ]
+            pair = {"certFile": str(certificate), "keyFile": str(certificate)}
+            self.dynamic["tls"]["certificates"] = [pair]
+        else:
+            del entry_points["websecure"], self.dynamic["tls"], self.dynamic["http"]["routers"]["chat-secure"]
 
     @property
     def service(self) -> dict[str, Any]:
@@ -118,7 +120,9 @@ class Traefik:
         """Write the dynamic file of a Traefik that runs, and wait until it has taken it."""
         self._applied += 1
         marker = f"applied-{self._applied}"
-        self.dynamic["http"]["middlewares"][marker] = {"headers": {"customRequestHeaders": {"X-Applied": marker}}}
+        self.dynamic["http"]["middlewares"][marker] = {
+            "headers": {"customRequestHeaders": {"X-Applied": marker}}
+        }
         self.save()
         with trio.fail_after(PATIENCE):
             while await self._ask(f"middlewares/{marker}@file") is None:

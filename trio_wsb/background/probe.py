@@ -29,7 +29,7 @@ _FIELDS: Final = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Age
 _MESSAGE_LIMIT: Final = 64 * 1024
 
 
-class ProbeFailed(Error):  # noqa: N818 - says what is so, as its kin in errors.py do
+class ProbeFailed(Error):
     """A check has no good answer; `reason` says why in a few words and never repeats what the server sent."""
 
     def __init__(self, reason: str) -> None:

@@ -2,8 +2,9 @@
 
 A failed dial or handshake is a failure. So is a session that the backend ended within `QUICK_DROP` seconds,
 but only the third such within `DROP_WINDOW` seconds: a backend that accepts and drops would otherwise always
-look least loaded, while a single short session is nothing unusual. After a failure the backend is avoided for a cool-down
-that doubles from `FIRST_COOL_DOWN` to `LAST_COOL_DOWN` while failures go on.
+look least loaded, while a single short session is nothing unusual. After as many failures as the policy says, within its
+window, the backend is avoided for a cool-down that doubles from `FIRST_COOL_DOWN` to the window's length while
+failures go on.
 
 A success does not end a cool-down by itself. Handshakes that were under way when it began would end it at
 once, and with an accept-and-drop backend there is always one under way.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
+
+from attrs import frozen
 
 QUICK_DROP = 2.0
 """A session that ended within this many seconds by the backend's fault counts as dropped; also how long no
@@ -27,12 +30,25 @@ FIRST_COOL_DOWN = 1.0
 LAST_COOL_DOWN = 10.0
 
 
+@frozen
+class PassivePolicy:
+    """How many failures within `window` seconds begin a cool-down, which `window` also bounds; 0 failures is never."""
+
+    failures: int = 1
+    window: float = LAST_COOL_DOWN
+
+
+DEFAULT_POLICY = PassivePolicy()
+
+
 class PassiveHealth:
     """The failures of one backend. Times are seconds of any one monotonic clock."""
 
-    __slots__ = ("_drops", "_succeeded_at", "failures", "last_failure", "retry_at")
+    __slots__ = ("_drops", "_recent", "_succeeded_at", "failures", "last_failure", "policy", "retry_at")
 
     def __init__(self) -> None:
+        self.policy = DEFAULT_POLICY
+        """Set by whoever puts a configuration in force."""
         self.failures = 0
         """Cool-downs that followed each other without a success that lasted."""
         self.retry_at = -inf
@@ -40,6 +56,8 @@ class PassiveHealth:
         self.last_failure = -inf
         self._succeeded_at: float | None = None
         self._drops: deque[float] = deque(maxlen=DROPS)
+        self._recent: deque[float] = deque()
+        """Failures since the last cool-down, where it takes more than one to begin another."""
 
     def available(self, now: float) -> bool:
         """Whether no cool-down is running."""
@@ -63,7 +81,7 @@ class PassiveHealth:
         """
         self._forget(now)
         self.last_failure = now
-        if not self.available(now):
+        if not self.available(now) or not self._enough(now):
             return False
         self.failures += 1
         self.retry_at = now + self.cool_down
@@ -87,7 +105,20 @@ class PassiveHealth:
         if not self.failures:
             return 0.0
         # The exponent is bounded because a backend can stay down for weeks.
-        return float(min(LAST_COOL_DOWN, FIRST_COOL_DOWN * 2 ** min(self.failures - 1, 10)))
+        return float(min(self.policy.window, FIRST_COOL_DOWN * 2 ** min(self.failures - 1, 20)))
+
+    def _enough(self, now: float) -> bool:
+        """Whether the failure at `now` is one too many."""
+        policy, recent = self.policy, self._recent
+        if policy.failures <= 1:
+            return policy.failures == 1
+        recent.append(now)
+        while len(recent) > policy.failures or recent[0] < now - policy.window:
+            recent.popleft()
+        if len(recent) < policy.failures:
+            return False
+        recent.clear()
+        return True
 
     def _still_failing(self, now: float) -> bool:
         return self.failures > 0 and not self._lasted(now)

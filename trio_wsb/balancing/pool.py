@@ -190,9 +190,9 @@ class Pool:
         """Let backends that a reload adds begin slowly, if others have sessions, and carry on what has begun."""
         busy = any(member.backend.own for member in previous.members)
         for index, member in enumerate(self.members):
-            known = previous._columns.index.get(member.backend)  # noqa: SLF001 - the same class
+            known = previous._columns.index.get(member.backend)
             if known is not None:
-                self._slow_start.begin(index, previous._slow_start.begun(known))  # noqa: SLF001
+                self._slow_start.begin(index, previous._slow_start.begun(known))
             elif busy:
                 self._slow_start.begin_at_next_look(index)
 

@@ -16,7 +16,14 @@ from rich.text import Text
 
 View = Mapping[str, Any]
 
-_STATE_STYLES = {"ready": "green", "cooling_down": "yellow", "full": "yellow", "removed": "dim", "off": "dim"}
+_STATE_STYLES = {
+    "ready": "green",
+    "down": "red",
+    "cooling_down": "yellow",
+    "full": "yellow",
+    "removed": "dim",
+    "off": "dim",
+}
 
 
 def status_screen(document: View, *, wide: bool = False) -> RenderableType:

@@ -40,7 +40,6 @@ _NO_TRACES = _ignored("there are no traces")
 _ROTATION = _ignored("rotate the file with logrotate, or log to the journal")
 _CERTIFICATE = "entry points speak plain HTTP, so put the balancer behind the proxy that ends TLS"
 _REMOVE_TLS = _unsupported(_CERTIFICATE)
-_HEALTH = "a backend that cannot be dialled is passed over for the next best"
 
 _FILE = {
     "global": _ignored("nothing is reported or updated"),
@@ -93,8 +92,6 @@ _SERVICE = {
 
 _LOAD_BALANCER = {
     "sticky": _unsupported("use strategy hrw or iphash to keep a client at its backend"),
-    "passiveHealthCheck": _unsupported(_HEALTH),
-    "slowStart": _unsupported("a new backend gets its full share at once"),
     "rebalance": _unsupported("sessions stay where they are"),
     "drain": _unsupported("a removed backend's sessions live on"),
     "relay": _unsupported("the relay is chosen by the program"),

@@ -103,7 +103,9 @@ class EntryPoint:
 class Router:
     """A rule that decides which service answers a request."""
 
-    rule: Rule = option("Which requests: Host, Path, PathPrefix, `&&`, `||`, `!`, parentheses.")
+    rule: Rule = option(
+        "Which requests, in the language of Traefik v3: matchers with `&&`, `||`, `!` and parentheses."
+    )
     service: str = option("Name of the service that answers.", check=NOT_EMPTY)
     entry_points: tuple[str, ...] = option(
         "Names of the entry points it listens to; without it every one but `admin`.", ()

@@ -83,6 +83,23 @@ class HealthCheck:
 
 
 @frozen
+class PassiveHealthCheck:
+    """What our own attempts say: failed dials and handshakes, and sessions that are dropped as soon as they are open."""
+
+    failure_window: Duration = option(
+        "Time within which failures are counted, and the longest for which a server is passed over: the first time it "
+        "is for 1s, then twice as long each time that it fails again.",
+        Duration(10.0),
+        check=PERIOD,
+    )
+    max_failed_attempts: int = option(
+        "Failures within the window after which a server is passed over; 0 is never.",
+        1,
+        check=between(0, 1000),
+    )
+
+
+@frozen
 class Session:
     """Limits of a session."""
 
@@ -112,6 +129,15 @@ class LoadBalancer:
     )
     health_check: HealthCheck | None = option(
         "Ask the servers whether they are well. Without it only failed dials and handshakes tell.", None
+    )
+    passive_health_check: PassiveHealthCheck = option(
+        "What our own attempts say of a server. Where two services name one server, the stricter counts.",
+        PassiveHealthCheck(),
+    )
+    slow_start: Duration = option(
+        "Time over which a server that came up, or that a reload has added beside busy ones, gets its whole weight. "
+        "Not with `iphash`. 0 is at once.",
+        Duration(0.0),
     )
     session: Session = option("Limits of its sessions.", Session())
 

@@ -10,22 +10,26 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 
 from attrs import frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress, Networks
 from trio_wsb.background.counts import CountTarget
+from trio_wsb.background.probe import HealthTarget
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.health import HealthTable, Question
+from trio_wsb.balancing.passive import PassivePolicy
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.load import load
 from trio_wsb.config.model import Config, EntryPoint, Ping, ServersTransport
-from trio_wsb.config.services import LoadBalancer, Service
+from trio_wsb.config.services import HealthCheck, LoadBalancer, Service
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.tls import client_context
-from trio_wsb.proxy.runtime import EntryPointRuntime, Runtime, ServiceRuntime, TransportRuntime
+from trio_wsb.proxy.runtime import EntryPointRuntime, Route, Runtime, ServiceRuntime, TransportRuntime
 from trio_wsb.routing.table import RouterTable
 
 ADMIN = "admin"
@@ -68,6 +72,8 @@ class Built:
 
     runtime: Runtime
     count_targets: tuple[CountTarget, ...]
+    health_targets: tuple[HealthTarget, ...]
+    passive: Mapping[BackendURL, PassivePolicy]
     backends: frozenset[BackendURL]
 
 
@@ -94,7 +100,7 @@ def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> 
     for service in config.http.services.values():
         balancer = service.load_balancer
         name = balancer.servers_transport
-        if name in contexts or not any(server.url.tls for server in balancer.servers):
+        if name in contexts or not _needs_tls(balancer):
             continue
         transport = _transport(config, balancer)
         verify, files = not transport.insecure_skip_verify, transport.root_cas
@@ -111,6 +117,12 @@ def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> 
     return contexts
 
 
+def _needs_tls(balancer: LoadBalancer) -> bool:
+    check = balancer.health_check
+    checked = check is not None and check.scheme == "https"
+    return checked or any(server.url.tls for server in balancer.servers)
+
+
 def _transport(config: Config, balancer: LoadBalancer) -> ServersTransport:
     if balancer.servers_transport is None:
         return DEFAULT_TRANSPORT
@@ -120,20 +132,25 @@ def _transport(config: Config, balancer: LoadBalancer) -> ServersTransport:
 class Builder:
     """Builds runtime snapshots on the tables that outlive them, which stay their owner's."""
 
-    def __init__(self, backends: BackendTable, counts: CountTable, rng: random.Random) -> None:
+    def __init__(
+        self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: random.Random
+    ) -> None:
         self._backends = backends
         self._counts = counts
+        self._health = health
         self._rng = rng
         self._pools: dict[str, Pool] = {}
 
     def build(self, prepared: Prepared) -> Built:
         """Return the snapshot; nothing of it is in force yet."""
         config = prepared.config
-        targets: list[CountTarget] = []
+        counts: list[CountTarget] = []
+        checks: list[HealthTarget] = []
         services: dict[str, ServiceRuntime] = {}
         for name, service in config.http.services.items():
             services[name] = self._service(prepared, name, service)
-            targets += _count_targets(prepared, service.load_balancer)
+            counts += _count_targets(prepared, service.load_balancer)
+            checks += _health_targets(prepared, service.load_balancer)
         entry_points = {
             name: _entry_point(config, name, entry, services) for name, entry in config.entry_points.items()
         }
@@ -143,15 +160,17 @@ class Builder:
             for server in service.load_balancer.servers
         )
         runtime = Runtime(entry_points, services, config.balancer_metric_path)
-        return Built(runtime, tuple(targets), urls)
+        return Built(runtime, tuple(counts), tuple(checks), _passive_policies(config), urls)
 
     def install(self, built: Built) -> None:
         """Take note that `built` is in force: what only the one before it needed may be forgotten."""
         self._backends.retain(built.backends)
+        for url, policy in built.passive.items():
+            self._backends.get(url).passive.policy = policy
 
     def _service(self, prepared: Prepared, name: str, service: Service) -> ServiceRuntime:
         balancer = service.load_balancer
-        count = balancer.connection_count
+        count, check = balancer.connection_count, balancer.health_check
         pool = self._pools[name] = Pool(
             [
                 Member(self._backends.get(server.url), server.weight, server.max_connections)
@@ -162,6 +181,8 @@ class Builder:
             count=None if count is None else (count.path, count.field_name),
             rng=self._rng,
             previous=self._pools.get(name),
+            health=None if check is None else (self._health, _question(check)),
+            slow_start=balancer.slow_start,
         )
         transport = _transport(prepared.config, balancer)
         return ServiceRuntime(
@@ -196,12 +217,58 @@ def _count_targets(prepared: Prepared, balancer: LoadBalancer) -> list[CountTarg
     ]
 
 
+def _passive_policies(config: Config) -> dict[BackendURL, PassivePolicy]:
+    """Return the policy for each server: of several the one that passes it over after the fewest failures."""
+    policies: dict[BackendURL, PassivePolicy] = {}
+    for service in config.http.services.values():
+        given = service.load_balancer.passive_health_check
+        policy = PassivePolicy(given.max_failed_attempts, given.failure_window)
+        for server in service.load_balancer.servers:
+            known = policies.get(server.url, policy)
+            policies[server.url] = min(known, policy, key=lambda each: each.failures or inf)
+    return policies
+
+
+def _question(check: HealthCheck) -> Question:
+    return Question(
+        path=check.path,
+        mode=check.mode,
+        scheme=check.scheme,
+        hostname=check.hostname,
+        port=check.port,
+        method=check.method,
+        status=check.status,
+        follow_redirects=check.follow_redirects,
+        headers=tuple(check.headers.items()),
+    )
+
+
+def _health_targets(prepared: Prepared, balancer: LoadBalancer) -> list[HealthTarget]:
+    check = balancer.health_check
+    if check is None:
+        return []
+    return [
+        HealthTarget(
+            url=server.url,
+            question=_question(check),
+            interval=check.interval,
+            unhealthy_interval=check.unhealthy_interval or check.interval,
+            timeout=check.timeout,
+            rise=check.rise,
+            fall=check.fall,
+            ssl_context=prepared.tls_context(balancer),
+            server_name=_transport(prepared.config, balancer).server_name,
+        )
+        for server in balancer.servers
+    ]
+
+
 def _entry_point(
     config: Config, name: str, entry: EntryPoint, services: Mapping[str, ServiceRuntime]
 ) -> EntryPointRuntime:
     timeouts, life_cycle = entry.transport.responding_timeouts, entry.transport.life_cycle
     routers = [
-        (router_name, router.rule, router.priority, services[router.service])
+        (router_name, router.rule, router.priority, Route(services[router.service]))
         for router_name, router in config.http.routers.items()
         if (name in router.entry_points if router.entry_points else name != ADMIN)
     ]

@@ -1,6 +1,6 @@
 """The supervisor: the nursery tree of the daemon, on one page.
 
-    background                      signals, reloads, count requests, the sweeper; cancelled last
+    background                      signals, reloads, count requests, checks, the sweeper; cancelled last
     └── connections                 one task for each client connection
         └── listeners               one accept loop for each address; cancelled first when stopping
 
@@ -22,8 +22,10 @@ import trio
 
 from trio_wsb.addresses import ListenAddress, format_host, parse_ip
 from trio_wsb.background.counts import CountRefresher
+from trio_wsb.background.health import HealthChecker
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.health import HealthTable
 from trio_wsb.daemon.activation import InheritedSocket
 from trio_wsb.daemon.announce import log_start, status_line
 from trio_wsb.daemon.build import Builder, Prepared
@@ -84,7 +86,9 @@ class Supervisor:
         self._backends = BackendTable()
         self._counts = CountTable()
         self._refresher = CountRefresher(self._counts, self._backends, rng=rng)
-        self._builder = Builder(self._backends, self._counts, rng)
+        self._health = HealthTable()
+        self._checker = HealthChecker(self._health, rng=rng)
+        self._builder = Builder(self._backends, self._counts, self._health, rng)
         self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname())
         self._notifier = notifier or Notifier()
         self._listeners = ListenerSet(self._accepted, inherited)
@@ -119,6 +123,7 @@ class Supervisor:
             await background.start(self._receive_signals)
             background.start_soon(self._proxy.sweeper.run)
             background.start_soon(self._refresher.run)
+            background.start_soon(self._checker.run)
             with self._cut:
                 async with trio.open_nursery() as self._connections:
                     async with trio.open_nursery() as self._accepting:
@@ -161,6 +166,7 @@ class Supervisor:
         self._proxy.runtime = built.runtime  # the swap: connections see all of the old one or all of this one
         self._listeners.apply(prepared.addresses, fresh, self._accepting)
         self._refresher.configure(built.count_targets)
+        self._checker.configure(built.health_targets)
         self._builder.install(built)
         for name in set(self._full) - set(built.runtime.entry_points):
             self._full.discard(name)

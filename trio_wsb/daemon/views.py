@@ -16,6 +16,7 @@ from attrs import frozen
 
 from trio_wsb import __version__
 from trio_wsb.balancing.backend import Backend, BackendTable
+from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
@@ -151,6 +152,19 @@ def _member(name: str, pool: Pool, member: Member, now: float, stale_after: floa
         "reportAge": None if age is None else round(age, 3),
         "reportStale": report is not None and (age is None or age > (stale_after or age)),
         "reportProblem": None if report is None else report.reason,
+        "health": None if (known := pool.health(backend)) is None else _health(known, now),
+    }
+
+
+def _health(entry: HealthEntry, now: float) -> View:
+    """Return what the checks say of a backend; `up` is None before the first one has ended."""
+    age = _finite(entry.checked_at)
+    return {
+        "path": entry.key.question.path,
+        "mode": entry.key.question.mode,
+        "up": not entry.down if entry.known else None,
+        "checkedAgo": None if age is None else round(now - age, 3),
+        "problem": entry.reason,
     }
 
 
@@ -173,6 +187,9 @@ def _state(pool: Pool, member: Member, now: float) -> str:
     """Return in a word whether a backend gets new sessions: it does when it is ready."""
     if member.weight == 0:
         return "off"
+    health = pool.health(member.backend)
+    if health is not None and health.down:
+        return "down"
     if not member.backend.passive.available(now):
         return "cooling_down"
     if member.max_connections and pool.load(member.backend) >= member.max_connections:

@@ -95,6 +95,12 @@ def content_response(
     return serialise_response(status, fields) + (b"" if head_only else body)
 
 
+def closing_response(status: int, fields: Iterable[Field], body: bytes, *, head_only: bool = False) -> bytes:
+    """Return a whole response with exactly these fields and its framing; the connection ends after it."""
+    framed = [*fields, ("Content-Length", str(len(body))), ("Connection", "close")]
+    return serialise_response(status, framed) + (b"" if head_only else body)
+
+
 def error_response(
     status: int, reason: str, headers: Iterable[Field] = (), *, head_only: bool = False
 ) -> bytes:

@@ -9,7 +9,7 @@ X-Forwarded-For there and have it removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 from attrs import field, frozen
@@ -99,6 +99,8 @@ def upstream_head(
     entry_port: int,
     server_name: str,
     host: str | None = None,
+    vetted: bool = False,
+    withheld: Collection[str] = (),
 ) -> bytes:
     """Return the request head that goes to the backend.
 
@@ -114,10 +116,12 @@ def upstream_head(
       entry_port: the port it reached, used where no Host was sent.
       server_name: our name for X-Forwarded-Server; "" sends none.
       host: the Host to send instead of the client's.
+      vetted: what a stranger may not say is gone from `head` already, and what it says was put there by us.
+      withheld: names (in lower case) of fields about the client that are not to be added.
 
     """
     headers = head.headers
-    trusted = policy.trusts(peer)
+    trusted = vetted or policy.trusts(peer)
     dropped = hop_by_hop(headers)
     dropped.add("x-forwarded-for")
     if server_name:
@@ -147,9 +151,10 @@ def upstream_head(
         fields.append(("Upgrade", "websocket"))
     else:
         fields.append(("Connection", "close"))
-    fields += _forwarded_fields(head, upgrade, policy, peer, entry_scheme, entry_port, trusted=trusted)
+    about = _forwarded_fields(head, upgrade, policy, peer, entry_scheme, entry_port, trusted=trusted)
     if server_name:
-        fields.append(("X-Forwarded-Server", server_name))
+        about.append(("X-Forwarded-Server", server_name))
+    fields += [field for field in about if field[0].lower() not in withheld] if withheld else about
     return serialise_fields(fields, f"{head.method} {head.target} HTTP/1.1") + b"\r\n"
 
 

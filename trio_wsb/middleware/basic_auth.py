@@ -71,7 +71,7 @@ class CredentialCache:
     Resource handling: at most `limit` digests of 32 bytes.
     """
 
-    __slots__ = ("_known", "_limit", "_lifetime", "_salt")
+    __slots__ = ("_known", "_lifetime", "_limit", "_salt")
 
     def __init__(self, salt: bytes, *, limit: int = MAX_REMEMBERED, lifetime: float = REMEMBERED_FOR) -> None:
         """Make an empty cache; `salt` is 32 random bytes that nobody else knows."""

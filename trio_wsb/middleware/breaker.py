@@ -14,13 +14,11 @@ lifetime says nothing about the health of a service.
 from __future__ import annotations
 
 from enum import Enum
-from http import HTTPStatus
 from random import Random
-from typing import Final
 
 from attrs import frozen
 
-from trio_wsb.middleware.exchange import Answer
+from trio_wsb.middleware.exchange import Answer, status_text
 from trio_wsb.middleware.expression import Expression
 from trio_wsb.middleware.options import POSITIVE, STATUS, option
 from trio_wsb.middleware.statistics import RollingFigures
@@ -147,11 +145,3 @@ class CircuitBreaker:
         self._until = until
         self._period += 1
         self._figures.clear()
-
-
-_TEXTS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
-
-
-def status_text(code: int) -> bytes:
-    """Return the standard phrase of a status as a body; "" for one that has none."""
-    return _TEXTS.get(code, b"")

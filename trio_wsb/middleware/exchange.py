@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from http import HTTPStatus
 from typing import Final, Literal
 
 import attrs
@@ -15,6 +16,7 @@ from trio_wsb.http.names import HOP_BY_HOP, hop_by_hop, is_disguised, is_forward
 
 _HANDSHAKE: Final = "sec-websocket-"
 _CONNECTION_OPTIONS: Final = frozenset({"upgrade", "close"})
+_TEXTS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 @frozen
@@ -116,3 +118,8 @@ def edited(headers: Headers, removed: Collection[str], added: Iterable[Field] = 
 def canonical(name: str) -> str:
     """Return the name of a field in its customary case: ``x-real-ip`` is ``X-Real-Ip``."""
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+def status_text(code: int) -> bytes:
+    """Return the standard phrase of a status as a body; empty for a status without one."""
+    return _TEXTS.get(code, b"")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from trio_wsb.addresses import IPNetwork, Networks
-from trio_wsb.middleware.breaker import status_text
-from trio_wsb.middleware.exchange import Answer, Request
+from trio_wsb.middleware.exchange import Answer, Request, status_text
 from trio_wsb.middleware.options import NOT_EMPTY, STATUS, OptionProblem, option
 from trio_wsb.middleware.source import ClientAddress, IPStrategyOptions
 
@@ -21,7 +20,7 @@ class IPAllowListOptions:
         "Addresses and networks that may pass; at least one.", check=NOT_EMPTY
     )
     ip_strategy: IPStrategyOptions | None = option(
-        "Which address is looked up; the peer's unless given.", None, key="ipStrategy"
+        "Which address is looked up; the peer's unless given.", None
     )
     reject_status_code: int = option("Status for everybody else.", 403, check=STATUS)
 

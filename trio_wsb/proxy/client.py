@@ -18,7 +18,7 @@ EARLY_LIMIT: Final = 65536
 T = TypeVar("T")
 
 
-class ClientLeft(Error):  # noqa: N818 - named as its kin in errors.py are
+class ClientLeft(Error):
     """The client went away, or takes no more of its answer."""
 
 

@@ -15,13 +15,17 @@ from functools import partial
 
 import structlog
 import trio
+from attrs import evolve
 
 from trio_wsb.errors import BadRequest, HTTPError
-from trio_wsb.http.answers import error_response, text_response
-from trio_wsb.http.forward import believed_values
+from trio_wsb.http.answers import closing_response, error_response, text_response
+from trio_wsb.http.forward import believed_values, client_address
 from trio_wsb.http.head import RequestHead
+from trio_wsb.http.headers import Headers
 from trio_wsb.http.reader import RequestReader
+from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
+from trio_wsb.proxy.chain import Answered, Passage
 from trio_wsb.proxy.client import ClientLeft
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
 from trio_wsb.proxy.request import Peer, ProxiedRequest
@@ -57,20 +61,31 @@ class Connection:
         self._channel = channel
         self._peer = peer
         self._reader = RequestReader()
+        self._passage: Passage | None = None
+        """Of the request that is being answered, or of the session, if it has taken something."""
 
     async def run(self) -> None:
         """Serve requests until one becomes a session, and that to its end; or until there are no more."""
         try:
             session = await self._serve_requests()
             if session is not None:
-                # Sessions live for hours, and by the thousand: nothing of the handshake may live with them.
+                # Sessions live for hours, and by the thousand: nothing of the handshake may live with them, but
+                # what is to be given back at the end.
                 del self._reader
+                if self._passage is not None and not self._passage.holds:
+                    self._passage = None
                 await self._proxy.sessions.run(session)
         except (ClientLeft, ResponseCutOff):
             # An orderly end would make what was sent of an answer look like all of it.
             self._channel.abort()
         finally:
+            self._end_passage()
             self._channel.close()
+
+    def _end_passage(self) -> None:
+        if self._passage is not None:
+            self._passage.end()
+            self._passage = None
 
     async def _serve_requests(self) -> Session | None:
         first = True
@@ -91,6 +106,7 @@ class Connection:
                 return None
             if isinstance(found, Session):
                 return found
+            self._end_passage()
             if not found:
                 await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
                 return None
@@ -153,14 +169,32 @@ class Connection:
         found = entry.routers.find(RequestView.of_request(head, self._peer.address, believed))
         if found is None:
             raise HTTPError(404, "404 page not found")
-        router, service = found
+        router, route = found
+        upgrade = is_upgrade(head)
+        if upgrade:
+            check_request(head)
+        self._passage = passage = Passage(Request(head, self._peer.address, upgrade=upgrade))
+        client = client_address(self._peer.address, head.headers, entry.policy)
+        if route.steps:
+            vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
+            passage.request = evolve(passage.request, head=vetted)
+            await passage.run(route.steps)
         request = ProxiedRequest(
-            self._proxy, entry, router, service, self._peer, self._channel, self._reader, head
+            self._proxy,
+            entry,
+            router,
+            route.service,
+            self._peer,
+            self._channel,
+            self._reader,
+            passage.request.head,
+            passage,
+            client,
+            vetted=bool(route.steps),
         )
-        if not is_upgrade(head):
-            return await proxy_request(request)
-        check_request(head)
-        return await open_session(request) or False
+        if upgrade:
+            return await open_session(request) or False
+        return await proxy_request(request)
 
     def _believed_values(self, entry: EntryPointRuntime, head: RequestHead, lower: str) -> list[str]:
         """Return the values of a field for the rules of routers."""
@@ -199,8 +233,18 @@ class Connection:
             reason=error.reason,
         )
         head_only = head is not None and head.method == "HEAD"
-        await self._send(error_response(error.status, error.reason, error.headers, head_only=head_only))
+        await self._send(self._refusal(error, head_only=head_only))
         await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
+
+    def _refusal(self, error: HTTPError, *, head_only: bool) -> bytes:
+        """Return the answer for `error`, with what the middlewares that the request has passed say to it."""
+        fields, passage = list(error.headers), self._passage
+        if passage is not None:
+            passage.conclude(error.status, network_error=error.status in {502, 504})
+            fields = list(passage.edited(Headers(fields)))
+        if isinstance(error, Answered):
+            return closing_response(error.status, fields, error.body, head_only=head_only)
+        return error_response(error.status, error.reason, fields, head_only=head_only)
 
     async def _send(self, data: bytes, seconds: float = REFUSAL_TIMEOUT) -> None:
         with trio.move_on_after(seconds):

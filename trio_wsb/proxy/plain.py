@@ -26,7 +26,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be repeated when it is not known whether they were acted on (RFC 9110 section 9.2.2)."""
 
 
-class ResponseCutOff(Error):  # noqa: N818 - named as its kin in errors.py are
+class ResponseCutOff(Error):
     """The backend broke its response off; the client can only be told by a reset of its connection."""
 
 
@@ -93,6 +93,8 @@ class _Exchange:
             entry_port=request.entry.port,
             server_name=request.proxy.server_name,
             host=host_for(service, request.head, self._backend),
+            vetted=request.vetted,
+            withheld=request.passage.request.withheld,
         )
         try:
             await send_all(self._upstream, head, stall_timeout=service.write_timeout or math.inf)
@@ -205,6 +207,7 @@ async def forward_response(
     body = response_body(answer, head.method)
     framing = downstream_framing(body.framing, head.version)
     keep_alive = keep_alive and framing.kind is not FramingKind.UNTIL_CLOSE
+    answer = request.answered(answer)
     await to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
     bare = framing is not body.framing  # chunks are taken off for a client that does not know them
     data = memoryview(reader.take_rest())

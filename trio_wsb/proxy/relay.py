@@ -389,11 +389,11 @@ class Relay:
             self._nursery.start_soon(work, data)
 
     def watch(self) -> None:
-        """A deadline may apply from now on."""
+        """Note that a deadline may apply from now on."""
         self._watch(self)
 
     def close_seen(self, pump: Pump) -> None:
-        """A whole Close frame of the pump's source went by."""
+        """Note that a whole Close frame of the pump's source went by."""
         if self.cause is None:
             self._record(Cause.CLIENT_CLOSED if pump is self.up else Cause.BACKEND_CLOSED)
             self.close_code = pump.scanner.close_code
@@ -401,7 +401,7 @@ class Relay:
             self._limit(CLOSE_TIMEOUT)
 
     def source_ended(self, pump: Pump) -> None:
-        """The pump's source sends no more."""
+        """End one direction: the pump's source sends no more."""
         self._record(Cause.CLIENT_LOST if pump is self.up else Cause.BACKEND_LOST)
         if pump.sink.can_half_close:
             pump.sink.shutdown()
@@ -410,7 +410,7 @@ class Relay:
             self.cut()
 
     def source_broke(self, pump: Pump) -> None:
-        """The pump's source is gone, with everything that it had not sent yet.
+        """End what can be ended: the pump's source is gone, with all that it had not sent yet.
 
         The other side is told by the end of our direction and gets a moment to react: closing it at once,
         with bytes of it unread, would reset the connection and destroy what was just written to it.
@@ -423,7 +423,7 @@ class Relay:
             self.cut()
 
     def sink_broke(self, pump: Pump) -> None:
-        """The pump's sink reads no more; what it sent before is still to be delivered, maybe a Close frame."""
+        """Wait for the rest: the pump's sink reads no more, but may have sent something before, a Close frame even."""
         self._suspected = Cause.BACKEND_LOST if pump is self.up else Cause.CLIENT_LOST
         self._limit(LINGER_TIMEOUT)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from trio_wsb.addresses import IPAddress
-from trio_wsb.http.forward import client_address
-from trio_wsb.http.head import RequestHead
+from trio_wsb.http.head import RequestHead, ResponseHead
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel
+from trio_wsb.proxy.chain import Passage
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, ServiceRuntime
 
 
@@ -38,14 +38,20 @@ class ProxiedRequest:
     channel: ByteChannel
     reader: RequestReader
     head: RequestHead
-
-    @property
-    def client(self) -> IPAddress | None:
-        """The client's address: the peer's, or what a trusted peer says that it is."""
-        return client_address(self.peer.address, self.head.headers, self.entry.policy)
+    """As the middlewares left it."""
+    passage: Passage
+    client: IPAddress | None
+    """The client's address: the peer's, or what a trusted peer says that it is."""
+    vetted: bool
+    """Whether what a stranger may not say is gone from the head, so that what it says is ours."""
 
     @property
     def client_text(self) -> str:
         """The client for people: with its port when it is the peer, for which alone a port is known."""
-        client = self.client
-        return self.peer.text if client == self.peer.address else str(client)
+        return self.peer.text if self.client == self.peer.address else str(self.client)
+
+    def answered(self, answer: ResponseHead) -> ResponseHead:
+        """Return the backend's final answer as the client is to see it; whoever judges attempts learns of it."""
+        self.passage.conclude(answer.status)
+        headers = self.passage.edited(answer.headers)
+        return answer if headers is answer.headers else evolve(answer, headers=headers)

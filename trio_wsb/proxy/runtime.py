@@ -18,6 +18,7 @@ from trio_wsb.balancing.pool import Pool
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.http.head import RequestHead
 from trio_wsb.net.channel import ByteChannel
+from trio_wsb.proxy.chain import Step
 from trio_wsb.proxy.relay import SCRATCH_SIZE
 from trio_wsb.proxy.session import SessionTable
 from trio_wsb.proxy.sweeper import Sweeper
@@ -46,6 +47,14 @@ class ServiceRuntime:
 
 
 @frozen
+class Route:
+    """Where a router leads: through the steps of its middlewares to its service."""
+
+    service: ServiceRuntime
+    steps: tuple[Step, ...] = ()
+
+
+@frozen
 class EntryPointRuntime:
     """An entry point: limits, trust, and the routers that it offers requests to. Times in seconds."""
 
@@ -59,7 +68,7 @@ class EntryPointRuntime:
     policy: ForwardPolicy
     ping: bool
     ping_status_stopping: int
-    routers: RouterTable[ServiceRuntime]
+    routers: RouterTable[Route]
 
 
 @frozen

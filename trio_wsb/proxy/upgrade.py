@@ -95,6 +95,8 @@ async def _ask(
         entry_port=request.entry.port,
         server_name=request.proxy.server_name,
         host=host_for(service, request.head, backend),
+        vetted=request.vetted,
+        withheld=request.passage.request.withheld,
     )
     with trio.move_on_after(service.transport.response_header_timeout or math.inf):
         try:
@@ -130,7 +132,8 @@ async def _accept(
     """Check the 101, pass it on and make the session."""
     proxy, service, head = request.proxy, request.service, request.head
     check_answer(answer, head.headers.get("sec-websocket-key") or "", offered_protocols(head))
-    await to_client(request, downstream_head(answer, upgrade=True, framing=NO_BODY, keep_alive=True))
+    accepted = request.answered(answer)
+    await to_client(request, downstream_head(accepted, upgrade=True, framing=NO_BODY, keep_alive=True))
     relay = Relay(
         request.channel,
         upstream,

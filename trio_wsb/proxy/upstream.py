@@ -111,7 +111,7 @@ def host_for(service: ServiceRuntime, head: RequestHead, backend: Backend) -> st
     return None if service.pass_host_header and head.authority else backend.url.authority
 
 
-class Silence(Error):  # noqa: N818 - named as its kin in errors.py are
+class Silence(Error):
     """The backend's connection ended before a single byte of its answer."""
 
 

@@ -16,7 +16,7 @@ MAX_PATTERN_LENGTH: Final = 1024
 """Characters in a pattern."""
 
 MAX_PROGRAM_SIZE: Final = 2500
-"""Instructions that a pattern may compile to. `.{1,255}` has 2,300, `\\pL+` 1,200, `^/[a-z0-9-]{1,64}$` 200."""
+"""Instructions that a pattern may compile to. `.{1,255}` has 2,300, `\\pL+` 1,200, `^/[a-z0-9-]{1,64}$` 260."""
 
 _MEMORY: Final = 1 << 20
 """Bytes that a compiled pattern may use, with the cache that it fills as it runs."""
@@ -94,6 +94,12 @@ class Regex:
         """Whether `text` has a match anywhere, as Go's regexp has it: ``^`` and ``$`` are written where they are meant."""
         # Bytes spare re2 the conversion of positions that nobody asks for.
         return self._search(text.encode("utf-8", "replace")) is not None
+
+    def __eq__(self, other: object) -> bool:
+        return self.pattern == other.pattern if isinstance(other, Regex) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.pattern)
 
     def __repr__(self) -> str:
         return f"Regex({self.pattern!r})"

@@ -171,6 +171,12 @@ class WsprotoEnd(End):
         await self._transmit_close(CloseConnection(wanted, reason or None))
         await self._close_seen.wait()
 
+    async def leave(self, code: int) -> None:
+        """Send a Close frame and close the connection right behind it, as a process that ends does."""
+        await self._transmit_close(CloseConnection(code))
+        await self._stream.aclose()
+        await self._ended.wait()
+
     async def closed(self) -> Closing:
         await self._ended.wait()
         return self._closing

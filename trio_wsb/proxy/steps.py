@@ -1,0 +1,170 @@
+"""The steps of a chain: the pure middlewares with what they need of the world, which is time and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from trio_wsb.http.headers import Headers
+from trio_wsb.middleware.basic_auth import BasicAuth
+from trio_wsb.middleware.breaker import CircuitBreaker
+from trio_wsb.middleware.exchange import Answer, Request
+from trio_wsb.middleware.headers import HeaderEditor
+from trio_wsb.middleware.in_flight import InFlightLimiter
+from trio_wsb.middleware.rate_limit import RateLimiter, Reject, Wait
+from trio_wsb.middleware.source import Source
+from trio_wsb.proxy.chain import Outcome, Passage, RetryPolicy
+
+log = structlog.stdlib.get_logger("trio_wsb.middleware")
+
+VERIFYING_AT_ONCE = 2
+"""Passwords verified at a time: one bcrypt takes a processor for 50 to 200 ms."""
+
+VERIFYING_QUEUED = 64
+"""Requests that wait for it; one more is told 503, or strangers with wrong passwords could pile up without end."""
+
+
+class Judge(Protocol):
+    """A middleware that only says no."""
+
+    def judge(self, request: Request) -> Answer | None:
+        """Return the refusal, or None."""
+        ...
+
+
+class JudgeStep:
+    """ipAllowList and originAllowList."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    async def take(self, passage: Passage) -> Answer | None:
+        return self._judge.judge(passage.request)
+
+
+class RequestStep:
+    """The middlewares that rewrite the request or redirect it: paths, redirections."""
+
+    def __init__(self, on_request: Callable[[Request], Request | Answer | None]) -> None:
+        self._on_request = on_request
+
+    async def take(self, passage: Passage) -> Answer | None:
+        found = self._on_request(passage.request)
+        if isinstance(found, Request):
+            passage.request = found
+            return None
+        return found
+
+
+class HeadersStep:
+    """headers: fields of the request and of whatever answers it, the 101 included."""
+
+    def __init__(self, editor: HeaderEditor) -> None:
+        self._editor = editor
+
+    async def take(self, passage: Passage) -> Answer | None:
+        asked = passage.request
+
+        def edit(headers: Headers) -> Headers:
+            return self._editor.on_response(asked, headers)
+
+        passage.edit_response(edit)
+        found = self._editor.on_request(asked)
+        if isinstance(found, Answer):
+            return found
+        passage.request = found
+        return None
+
+
+class RateLimitStep:
+    """rateLimit: a request short of a token waits a moment or is refused."""
+
+    def __init__(self, limiter: RateLimiter, source: Source) -> None:
+        self._limiter = limiter
+        self._source = source
+
+    async def take(self, passage: Passage) -> Answer | None:
+        verdict = self._limiter.take(self._source.key(passage.request), trio.current_time())
+        if isinstance(verdict, Reject):
+            return verdict.answer()
+        if isinstance(verdict, Wait):
+            await trio.sleep(verdict.seconds)
+        return None
+
+
+class InFlightStep:
+    """inFlightReq: a session counts for its whole life."""
+
+    def __init__(self, limiter: InFlightLimiter, source: Source) -> None:
+        self._limiter = limiter
+        self._source = source
+
+    async def take(self, passage: Passage) -> Answer | None:
+        key = self._source.key(passage.request)
+        if not self._limiter.acquire(key):
+            return self._limiter.refusal()
+        passage.at_end(lambda: self._limiter.release(key))
+        return None
+
+
+class BreakerStep:
+    """circuitBreaker: judged on the handshake or the head of the answer, never on the life of a session."""
+
+    def __init__(self, name: str, breaker: CircuitBreaker) -> None:
+        self._name = name
+        self._breaker = breaker
+
+    async def take(self, passage: Passage) -> Answer | None:
+        ticket = self._breaker.admit(trio.current_time())
+        if ticket is None:
+            return self._breaker.refusal()
+
+        def record(outcome: Outcome) -> None:
+            opened = self._breaker.record(
+                ticket,
+                trio.current_time(),
+                outcome.status,
+                outcome.seconds,
+                network_error=outcome.network_error,
+            )
+            if opened:
+                log.warning("circuit breaker opened", middleware=self._name)
+
+        passage.judge(record)
+        return None
+
+
+class BasicAuthStep:
+    """basicAuth: passwords are verified in a thread, since one bcrypt takes as long as a thousand messages."""
+
+    def __init__(self, auth: BasicAuth) -> None:
+        self._auth = auth
+        self._places = trio.CapacityLimiter(VERIFYING_AT_ONCE)
+
+    async def take(self, passage: Passage) -> Answer | None:
+        auth, request = self._auth, passage.request
+        credentials = auth.credentials(request)
+        if credentials is None:
+            return auth.refusal()
+        if not auth.remembered(credentials, trio.current_time()):
+            if self._places.statistics().tasks_waiting >= VERIFYING_QUEUED:
+                return Answer(503, "too many passwords to verify", (("Retry-After", "1"),))
+            if not await trio.to_thread.run_sync(auth.verify, credentials, limiter=self._places):
+                return auth.refusal()
+            auth.remember(credentials, trio.current_time())
+        passage.request = auth.accept(request, credentials)
+        return None
+
+
+class RetryStep:
+    """retry: how often backends are tried for this request."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+
+    async def take(self, passage: Passage) -> Answer | None:
+        passage.retry = self._policy
+        return None
