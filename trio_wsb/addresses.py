@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import SplitResult, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -94,11 +94,15 @@ def parse_listen(text: str) -> ListenAddress:
 
 @frozen
 class BackendURL:
-    """The URL of one server: scheme ``http`` or ``https`` (``ws`` and ``wss`` mean the same), host and port."""
+    """The URL of one server: scheme ``http`` or ``https`` (``ws`` and ``wss`` mean the same), host and port.
+
+    `written` is the text that it was read from, "" if it was not; two URLs are equal whatever it is.
+    """
 
     scheme: str
     host: str
     port: int
+    written: str = field(default="", eq=False, repr=False)
 
     @property
     def tls(self) -> bool:
@@ -148,7 +152,7 @@ def parse_backend_url(text: str) -> BackendURL:
     if port == 0:
         raise ValueError("has a port out of range; ports are 1 to 65535")
     scheme, _, default_port = _SCHEMES[parts.scheme]
-    return BackendURL(scheme, host, default_port if port is None else port)
+    return BackendURL(scheme, host, default_port if port is None else port, text)
 
 
 def parse_network(text: str) -> IPNetwork:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from attrs import evolve
+from trio.testing import MockClock
 
 from trio_wsb.addresses import BackendURL
 from trio_wsb.background.health import AT_ONCE, FIRST_ROUND, HealthChecker
@@ -47,13 +48,15 @@ class World:
 
 
 @pytest.fixture
-async def world(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> World:
+async def world(nursery: trio.Nursery) -> World:
     made = World()
     await nursery.start(made.checker.run)
     return made
 
 
-async def test_the_first_check_comes_at_the_start_and_the_others_spread(world: World) -> None:
+async def test_the_first_check_comes_at_the_start_and_the_others_spread(
+    world: World, autojump_clock: MockClock
+) -> None:
     targets = [target(number) for number in range(100)]
     begun = trio.current_time()
     world.checker.configure(targets)
@@ -64,11 +67,11 @@ async def test_the_first_check_comes_at_the_start_and_the_others_spread(world: W
     await trio.sleep(45)
     seconds = sorted(world.times(each)[1] - begun for each in targets)
     assert seconds[0] >= 15
-    gaps = [b - a for a, b in zip(seconds, seconds[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(seconds)]
     assert max(gaps) < 1.0
 
 
-async def test_no_more_than_so_many_at_once(world: World) -> None:
+async def test_no_more_than_so_many_at_once(world: World, autojump_clock: MockClock) -> None:
     world.takes = 5.0
     world.checker.configure(target(number) for number in range(200))
     await trio.sleep(3)
@@ -76,7 +79,9 @@ async def test_no_more_than_so_many_at_once(world: World) -> None:
     assert world.checker.statistics().waiting > 100
 
 
-async def test_down_and_up_with_one_line_each(world: World, log: list[Any]) -> None:
+async def test_down_and_up_with_one_line_each(
+    world: World, autojump_clock: MockClock, log: list[Any]
+) -> None:
     one = target()
     world.checker.configure([one])
     await trio.sleep(5)
@@ -90,7 +95,7 @@ async def test_down_and_up_with_one_line_each(world: World, log: list[Any]) -> N
     assert lines == [("backend down", "warning", "answered 503"), ("backend up", "info", None)]
 
 
-async def test_a_contradiction_is_looked_into_soon(world: World) -> None:
+async def test_a_contradiction_is_looked_into_soon(world: World, autojump_clock: MockClock) -> None:
     one = target(interval=60.0, fall=3)
     world.checker.configure([one])
     await trio.sleep(5)
@@ -102,7 +107,7 @@ async def test_a_contradiction_is_looked_into_soon(world: World) -> None:
     assert times[3] - times[2] < 1.5
 
 
-async def test_the_unhealthy_interval(world: World) -> None:
+async def test_the_unhealthy_interval(world: World, autojump_clock: MockClock) -> None:
     one = target(interval=60.0, unhealthy=5.0)
     world.ill[one.url] = "x"
     world.checker.configure([one])
@@ -110,7 +115,9 @@ async def test_the_unhealthy_interval(world: World) -> None:
     assert 10 <= len(world.times(one)) <= 14
 
 
-async def test_a_reload_forgets_nothing_and_asks_no_more_than_before(world: World) -> None:
+async def test_a_reload_forgets_nothing_and_asks_no_more_than_before(
+    world: World, autojump_clock: MockClock
+) -> None:
     one, two = target(1), target(2)
     world.ill[one.url] = "x"
     world.checker.configure([one, two])
@@ -127,7 +134,7 @@ async def test_a_reload_forgets_nothing_and_asks_no_more_than_before(world: Worl
     assert len(world.table) == 1
 
 
-async def test_another_question_is_another_entry(world: World) -> None:
+async def test_another_question_is_another_entry(world: World, autojump_clock: MockClock) -> None:
     one = target()
     world.ill[one.url] = "x"
     world.checker.configure([one])
@@ -140,7 +147,7 @@ async def test_another_question_is_another_entry(world: World) -> None:
     assert [each.key for each in world.table] == [other.key]
 
 
-async def test_one_question_of_two_services_is_asked_once(world: World) -> None:
+async def test_one_question_of_two_services_is_asked_once(world: World, autojump_clock: MockClock) -> None:
     world.checker.configure([target(interval=30.0), target(interval=10.0)])
     await trio.sleep(2)
     assert len(world.asked) == 1

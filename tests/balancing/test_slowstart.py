@@ -89,7 +89,7 @@ def test_one_that_a_reload_adds_ramps_and_goes_on_over_the_next_reload() -> None
     open_sessions(third, 60, 60.0)
     assert 45 <= members[1].live <= 56
     fourth = make(members, health, previous=third)
-    open_sessions(fourth, 40, 200.0)
+    open_sessions(fourth, 80, 200.0)
     assert abs(members[0].live - members[1].live) <= 2
 
 

@@ -75,6 +75,7 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
         "reportAge": None,
         "reportStale": True,
         "reportProblem": None,
+        "health": None,
     }
 
 

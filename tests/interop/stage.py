@@ -32,18 +32,21 @@ every_client = pytest.mark.parametrize("client_name", list(PEERS))
 
 
 class Stage:
-    """The balancer between one kind of client and some servers, each of them behind a path of its own."""
+    """The balancer between clients of every library and some servers, each of them behind a path of its own."""
 
-    def __init__(self, running: Daemon, peer: Peer, servers: dict[str, Server]) -> None:
+    def __init__(self, running: Daemon, peers: dict[str, Peer], servers: dict[str, Server]) -> None:
         self.daemon = running
-        self.peer = peer
+        self.peers = peers
         self.servers = servers
 
-    async def connect(self, server_name: str, offer: Offer | None = None) -> tuple[End, End]:
+    async def connect(
+        self, client_name: str, server_name: str, offer: Offer | None = None
+    ) -> tuple[End, End]:
         """Open a session and return its two ends, the client's first. The offer's path is that below the server's."""
         offer = offer or Offer()
         with trio.fail_after(PATIENCE):
-            client = await self.peer.connect(f"{self.daemon.ws}/{server_name}{offer.path}", offer)
+            url = f"{self.daemon.ws}/{server_name}{offer.path}"
+            client = await self.peers[client_name].connect(url, offer)
             return client, await self.servers[server_name].accept()
 
     async def record(self, client: End) -> dict[str, Any]:
@@ -54,7 +57,6 @@ class Stage:
 @asynccontextmanager
 async def stage(
     tmp_path: Path,
-    client_name: str,
     *server_names: str,
     policy: Policy | None = None,
     ssl_context: SSLContext | None = None,
@@ -65,14 +67,13 @@ async def stage(
     `transport` is how the balancer connects to the servers, which speak TLS with an `ssl_context`.
     """
     async with AsyncExitStack() as stack:
-        peer = await stack.enter_async_context(PEERS[client_name]())
-        servers: dict[str, Server] = {}
-        for name in server_names or PEERS:
-            other = await stack.enter_async_context(PEERS[name]())
-            servers[name] = await stack.enter_async_context(other.serve(policy or Policy(), ssl_context))
+        peers = {name: await stack.enter_async_context(open_peer()) for name, open_peer in PEERS.items()}
+        servers = {
+            name: await stack.enter_async_context(peers[name].serve(policy or Policy(), ssl_context))
+            for name in server_names or PEERS
+        }
         http = services({f"/{name}": [server.url] for name, server in servers.items()}, transport=transport)
-        running = await stack.enter_async_context(daemon(tmp_path, [], http=http))
-        yield Stage(running, peer, servers)
+        yield Stage(await stack.enter_async_context(daemon(tmp_path, [], http=http)), peers, servers)
 
 
 def services(

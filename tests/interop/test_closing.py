@@ -26,20 +26,22 @@ CLOSINGS = [
 
 @every_client
 async def test_every_way_in_which_a_session_ends(tmp_path: Path, client_name: str) -> None:
-    async with stage(tmp_path, client_name) as on:
+    async with stage(tmp_path) as on:
         for server_name in on.servers:
             for closing in CLOSINGS:
-                await one_closes(on, server_name, closing, by_client=True)
-                await one_closes(on, server_name, closing, by_client=False)
+                await one_closes(on, client_name, server_name, closing, by_client=True)
+                await one_closes(on, client_name, server_name, closing, by_client=False)
             for _ in range(3):
-                await both_close(on, server_name)
+                await both_close(on, client_name, server_name)
             for reset in (False, True):
-                await one_drops(on, server_name, by_client=True, reset=reset)
-                await one_drops(on, server_name, by_client=False, reset=reset)
+                await one_drops(on, client_name, server_name, by_client=True, reset=reset)
+                await one_drops(on, client_name, server_name, by_client=False, reset=reset)
 
 
-async def one_closes(on: Stage, server_name: str, closing: Closing, *, by_client: bool) -> None:
-    client, server = await on.connect(server_name)
+async def one_closes(
+    on: Stage, client_name: str, server_name: str, closing: Closing, *, by_client: bool
+) -> None:
+    client, server = await on.connect(client_name, server_name)
     await exchange(client, server)
     closer, other = (client, server) if by_client else (server, client)
     with trio.fail_after(PATIENCE):
@@ -54,8 +56,8 @@ async def one_closes(on: Stage, server_name: str, closing: Closing, *, by_client
     check_counts(line, client, server)
 
 
-async def both_close(on: Stage, server_name: str) -> None:
-    client, server = await on.connect(server_name)
+async def both_close(on: Stage, client_name: str, server_name: str) -> None:
+    client, server = await on.connect(client_name, server_name)
     await exchange(client, server)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -69,8 +71,8 @@ async def both_close(on: Stage, server_name: str) -> None:
     check_counts(line, client, server)
 
 
-async def one_drops(on: Stage, server_name: str, *, by_client: bool, reset: bool) -> None:
-    client, server = await on.connect(server_name)
+async def one_drops(on: Stage, client_name: str, server_name: str, *, by_client: bool, reset: bool) -> None:
+    client, server = await on.connect(client_name, server_name)
     await exchange(client, server)
     dropper, other = (client, server) if by_client else (server, client)
     with trio.fail_after(PATIENCE):
@@ -83,7 +85,7 @@ async def one_drops(on: Stage, server_name: str, *, by_client: bool, reset: bool
 
 async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers(tmp_path: Path) -> None:
     """Peers that forget to close TCP do not keep a session alive (RFC 6455 section 7.1.1)."""
-    async with stage(tmp_path, "wsproto", "wsproto") as on:
+    async with stage(tmp_path, "wsproto") as on:
 
         async def hold(client: WsprotoEnd, server: WsprotoEnd, both: bool) -> None:
             client.holds_tcp, server.holds_tcp = True, both
@@ -98,7 +100,7 @@ async def test_tcp_left_open_after_the_closing_handshake_is_closed_for_the_peers
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for both in (False, True):
-                    client, server = await on.connect("wsproto")
+                    client, server = await on.connect("wsproto", "wsproto")
                     await exchange(client, server)
                     assert isinstance(client, WsprotoEnd)
                     assert isinstance(server, WsprotoEnd)

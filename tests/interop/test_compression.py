@@ -56,10 +56,10 @@ def check_agreement(client: End, wanted: Deflate) -> None:
 @pytest.mark.parametrize("client_name", COMPRESSING)
 async def test_compressed_sessions(tmp_path: Path, client_name: str) -> None:
     policy = Policy(deflate=Deflate())
-    async with stage(tmp_path, client_name, *COMPRESSING, policy=policy) as on:
+    async with stage(tmp_path, *COMPRESSING, policy=policy) as on:
         for server_name in on.servers:
             for wanted in PARAMETERS:
-                client, server = await on.connect(server_name, Offer(deflate=wanted))
+                client, server = await on.connect(client_name, server_name, Offer(deflate=wanted))
                 check_agreement(client, wanted)
                 with trio.fail_after(PATIENCE):
                     await talk(client, server)
@@ -71,12 +71,12 @@ async def test_compressed_sessions(tmp_path: Path, client_name: str) -> None:
                 for size in (line["bytesIn"], line["bytesOut"]):
                     assert len(NOISE) < size < len(NOISE) + TEXT_SENT / 3
 
-            await exchange_16_mib(on, server_name)
+            await exchange_16_mib(on, client_name, server_name)
 
 
-async def exchange_16_mib(on: Stage, server_name: str) -> None:
+async def exchange_16_mib(on: Stage, client_name: str, server_name: str) -> None:
     message = TEXT * (16 * 2**20 // len(TEXT))
-    client, server = await on.connect(server_name, Offer(deflate=Deflate()))
+    client, server = await on.connect(client_name, server_name, Offer(deflate=Deflate()))
     with trio.fail_after(PATIENCE):
         await client.send(message)
         assert await server.receive() == message
@@ -103,9 +103,9 @@ async def test_without_agreement_nothing_is_compressed(
     offered: Deflate | None,
     known: Deflate | None,
 ) -> None:
-    async with stage(tmp_path, client_name, *server_names, policy=Policy(deflate=known)) as on:
+    async with stage(tmp_path, *server_names, policy=Policy(deflate=known)) as on:
         for server_name in on.servers:
-            client, server = await on.connect(server_name, Offer(deflate=offered))
+            client, server = await on.connect(client_name, server_name, Offer(deflate=offered))
             assert client.field("sec-websocket-extensions") == []
             with trio.fail_after(PATIENCE):
                 await client.send(TEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,10 @@ def values(fields: tuple[tuple[str, str], ...], name: str) -> list[str]:
 @every_client
 async def test_what_both_sides_say_in_the_handshake_arrives(tmp_path: Path, client_name: str) -> None:
     policy = Policy(subprotocols=("chat.v1",), headers=ANSWER_FIELDS)
-    async with stage(tmp_path, client_name, policy=policy) as on:
+    async with stage(tmp_path, policy=policy) as on:
         for server_name in on.servers:
             for offer, agreed in ((SPEAKING, "chat.v1"), (LONG, None), (Offer(subprotocols=("mqtt",)), None)):
-                client, server = await on.connect(server_name, offer)
+                client, server = await on.connect(client_name, server_name, offer)
                 assert server.received.wire is not None
                 assert server.received.wire.first_line == f"GET /{server_name}{offer.path} HTTP/1.1"
                 assert server.field("host") == [f"127.0.0.1:{on.daemon.port}"]
@@ -66,11 +67,10 @@ async def test_what_both_sides_say_in_the_handshake_arrives(tmp_path: Path, clie
                 await server.closed()
 
 
-@every_client
-async def test_a_refusal_of_the_server_reaches_the_client_as_it_is(tmp_path: Path, client_name: str) -> None:
-    async with stage(tmp_path, client_name, policy=Policy(refusal=403)) as on:
-        for server_name in on.servers:
+async def test_a_refusal_of_the_server_reaches_the_client_as_it_is(tmp_path: Path) -> None:
+    async with stage(tmp_path, policy=Policy(refusal=403)) as on:
+        for client_name, server_name in itertools.product(on.peers, on.servers):
             with trio.fail_after(PATIENCE), pytest.raises(RefusedError) as refused:
-                await on.connect(server_name)
+                await on.connect(client_name, server_name)
             assert (refused.value.status, refused.value.body) == (403, b"not today\n")
         assert on.daemon.log("session opened") == []

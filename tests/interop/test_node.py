@@ -46,7 +46,7 @@ async def test_a_client_of_node(tmp_path: Path, server_name: str) -> None:
     if not program:
         pytest.skip("node with ws or with a WebSocket of its own is not installed")
     policy = Policy(subprotocols=("chat.v1",), deflate=Deflate())
-    async with stage(tmp_path, "websockets", server_name, policy=policy) as on:
+    async with stage(tmp_path, server_name, policy=policy) as on:
         said: dict[str, Any] = {}
 
         async def run() -> None:

@@ -14,14 +14,13 @@ import trio
 import trustme
 
 from tests.daemon.harness import PATIENCE, Daemon, daemon
-from tests.interop.peers.endpoint import End, Offer, RefusedError
+from tests.interop.peers.endpoint import LOST, End, Offer, RefusedError
 from tests.interop.peers.websocketspeer import WebsocketsPeer
 from tests.interop.peers.wsprotopeer import WsprotoEnd
-from tests.interop.stage import Stage, (
-    PEERS,
+from tests.interop.stage import (
     RING,
+    Stage,
     check_counts,
-    every_client,
     exchange,
     exchange_large,
     services,
@@ -172,78 +171,65 @@ async def test_a_plain_server_where_tls_is_expected_is_a_502(tmp_path: Path) -> 
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(("client_name", "server_name"), RING)
-async def test_messages_of_16_mib_pass_over_tls(
-    tmp_path: Path, authority: Authority, client_name: str, server_name: str
-) -> None:
-    transport = {"rootCAs": [str(authority.file)]}
-    async with stage(
-        tmp_path, client_name, server_name, ssl_context=authority.server(), transport=transport
-    ) as on:
-        client, server = await on.connect(server_name)
-        await exchange_large(client, server)
-        line = await on.record(client)
-        assert (line["cause"], line["closeCode"]) == ("client_closed", 1000)
-        check_counts(line, client, server)
-        # A server that begins to close, and ends TLS and TCP right behind its last frame.
-        client, server = await on.connect(server_name)
-        await exchange(client, server)
-        with trio.fail_after(PATIENCE):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.close, 4001, "enough")
-                assert (await client.closed()).code == 4001
-        line = await on.record(client)
-        assert (line["cause"], line["closeCode"]) == ("backend_closed", 4001)
-        check_counts(line, client, server)
-        # And those that do not close at all.
-        for by_client in (True, False):
-            client, server = await on.connect(server_name)
-            await exchange(client, server)
-            dropper, other = (client, server) if by_client else (server, client)
-            with trio.fail_after(PATIENCE):
-                await dropper.drop(reset=False)
-                assert (await other.closed()).code == 1006
+async def test_sessions_over_tls(tmp_path: Path, authority: Authority) -> None:
+    async with tls_stage(tmp_path, authority) as on:
+        for client_name, server_name in RING:
+            client, server = await on.connect(client_name, server_name)
+            await exchange_large(client, server)
             line = await on.record(client)
-            assert line["cause"] == ("client_lost" if by_client else "backend_lost")
+            assert (line["cause"], line["closeCode"]) == ("client_closed", 1000)
+            check_counts(line, client, server)
+            await server_closes(on, client_name, server_name)
+            await one_drops(on, client_name, server_name, by_client=True)
+            await one_drops(on, client_name, server_name, by_client=False)
+
+
+async def server_closes(on: Stage, client_name: str, server_name: str) -> None:
+    client, server = await on.connect(client_name, server_name)
+    await exchange(client, server)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.close, 4001, "enough")
+            assert (await client.closed()).code == 4001
+    line = await on.record(client)
+    assert (line["cause"], line["closeCode"]) == ("backend_closed", 4001)
+    check_counts(line, client, server)
+
+
+async def one_drops(on: Stage, client_name: str, server_name: str, *, by_client: bool) -> None:
+    client, server = await on.connect(client_name, server_name)
+    await exchange(client, server)
+    dropper, other = (client, server) if by_client else (server, client)
+    with trio.fail_after(PATIENCE):
+        await dropper.drop(reset=False)
+        assert (await other.closed()).code == LOST
+    line = await on.record(client)
+    assert line["cause"] == ("client_lost" if by_client else "backend_lost")
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@every_client
-async def test_nothing_is_lost_when_a_server_leaves_right_behind_its_close(
-    tmp_path: Path, authority: Authority, client_name: str, tls: bool
-) -> None:
-    async with leaving_stage(tmp_path, authority if tls else None, client_name, "wsproto") as on:
-        client, server = await on.connect("wsproto")
-        assert isinstance(server, WsprotoEnd)
-        await check_departure(server, client)
-        line = await on.record(client)
-        assert (line["cause"], line["closeCode"]) == ("backend_closed", 4002)
-
-
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_nothing_is_lost_when_a_client_leaves_right_behind_its_close(
+async def test_nothing_is_lost_when_an_end_leaves_right_behind_its_close(
     tmp_path: Path, authority: Authority, tls: bool
 ) -> None:
-    async with leaving_stage(tmp_path, authority if tls else None, "wsproto") as on:
-        for server_name in on.servers:
-            client, server = await on.connect(server_name)
-            assert isinstance(client, WsprotoEnd)
+    async with tls_stage(tmp_path, authority) if tls else stage(tmp_path) as on:
+        for name in on.peers:
+            client, server = await on.connect("wsproto", name)
             await check_departure(client, server)
             line = await on.record(client)
             assert (line["cause"], line["closeCode"]) == ("client_closed", 4002)
+            client, server = await on.connect(name, "wsproto")
+            await check_departure(server, client)
+            line = await on.record(client)
+            assert (line["cause"], line["closeCode"]) == ("backend_closed", 4002)
 
 
-def leaving_stage(
-    tmp_path: Path, authority: Authority | None, client_name: str, *server_names: str
-) -> AbstractAsyncContextManager[Stage]:
-    if authority is None:
-        return stage(tmp_path, client_name, *server_names)
+def tls_stage(tmp_path: Path, authority: Authority) -> AbstractAsyncContextManager[Stage]:
     transport = {"rootCAs": [str(authority.file)]}
-    context = authority.server()
-    return stage(tmp_path, client_name, *server_names, ssl_context=context, transport=transport)
+    return stage(tmp_path, ssl_context=authority.server(), transport=transport)
 
 
-async def check_departure(leaver: WsprotoEnd, other: End) -> None:
+async def check_departure(leaver: End, other: End) -> None:
+    assert isinstance(leaver, WsprotoEnd)
     message = bytes(8 * 2**20)
 
     async def leave() -> None:

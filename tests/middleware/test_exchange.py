@@ -12,7 +12,12 @@ def kept(fields: list[Field], *, trusted: bool = False) -> list[Field]:
 
 
 def test_what_connection_nominates_is_gone_before_a_middleware_can_set_it() -> None:
-    fields = [("Connection", "X-User, keep-alive"), ("X-User", "mallory"), ("Keep-Alive", "5"), ("X-Other", "1")]
+    fields = [
+        ("Connection", "X-User, keep-alive"),
+        ("X-User", "mallory"),
+        ("Keep-Alive", "5"),
+        ("X-Other", "1"),
+    ]
     assert kept(fields) == [("X-Other", "1")]
 
 
@@ -81,5 +86,10 @@ def test_protected(name: str) -> None:
 
 
 def test_names_and_texts() -> None:
-    assert [canonical(each) for each in ("x-real-ip", "ETAG", "a--b", "")] == ["X-Real-Ip", "Etag", "A--B", ""]
+    assert [canonical(each) for each in ("x-real-ip", "ETAG", "a--b", "")] == [
+        "X-Real-Ip",
+        "Etag",
+        "A--B",
+        "",
+    ]
     assert (status_text(403), status_text(299)) == (b"Forbidden", b"")

@@ -153,7 +153,9 @@ POWERS = st.integers(-6, 8).map(lambda power: Fraction(2) ** power)
 @given(
     rate=POWERS,
     burst=st.integers(1, 6),
-    pauses=st.lists(st.one_of(st.just(0), st.integers(0, 4096)).map(lambda n: Fraction(n, 1024)), max_size=60),
+    pauses=st.lists(
+        st.one_of(st.just(0), st.integers(0, 4096)).map(lambda n: Fraction(n, 1024)), max_size=60
+    ),
 )
 def test_decides_like_the_slow_bucket(rate: Fraction, burst: int, pauses: list[Fraction]) -> None:
     quick = limiter(average=rate.numerator, period=float(rate.denominator), burst=burst)
@@ -171,7 +173,9 @@ def test_decides_like_the_slow_bucket(rate: Fraction, burst: int, pauses: list[F
     burst=st.integers(1, 10),
     pauses=st.lists(st.floats(0, 5), min_size=1, max_size=60),
 )
-def test_never_more_than_the_rate_allows(average: int, period: float, burst: int, pauses: list[float]) -> None:
+def test_never_more_than_the_rate_allows(
+    average: int, period: float, burst: int, pauses: list[float]
+) -> None:
     bucket = limiter(average, burst, period)
     now = 0.0
     passed: list[float] = []

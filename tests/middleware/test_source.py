@@ -61,7 +61,9 @@ def test_the_address_of_the_client(options: IPStrategyOptions, forwarded: str | 
         (None, 64, ""),
     ],
 )
-def test_addresses_of_one_customer_are_one_source(peer: str | None, subnet: int | None, expected: str) -> None:
+def test_addresses_of_one_customer_are_one_source(
+    peer: str | None, subnet: int | None, expected: str
+) -> None:
     assert ClientAddress(IPStrategyOptions(ipv6_subnet=subnet)).text(request(peer=peer)) == expected
 
 

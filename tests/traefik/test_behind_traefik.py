@@ -402,11 +402,12 @@ async def test_a_reload_of_traefik_takes_a_dead_balancer_for_up_and_nobody_notic
         balancer(tmp_path / "staying", started) as staying,
     ):
         traefik = Traefik(tmp_path / "traefik", [victim.url, staying.url])
+        traefik.service["healthCheck"]["interval"] = "1s"
         async with traefik.running():
             victim.running.process.kill()
             await traefik.until(lambda status: status[victim.url] == "DOWN")
             await traefik.apply()
-            assert (await traefik.status())[victim.url] == "UP"
+            assert (await traefik.status())[victim.url] == "UP"  # until the next probe
             answers: list[int] = []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(open_and_close, traefik.ws, answers)
@@ -429,7 +430,7 @@ async def test_no_timeout_of_either_ends_an_idle_session(tmp_path: Path) -> None
         )
         async with traefik.running(), visitors() as made:
             connection = await made.connect(traefik.ws)
-            await trio.sleep(1.2)  # four times as idle as anybody may be
+            await trio.sleep(0.9)  # three times as idle as anybody may be
             await echo(connection, "still there")
 
 

@@ -13,6 +13,7 @@ from trio_wsb.balancing.backend import Backend
 from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
 from trio_wsb.balancing.health import HealthEntry, HealthKey, HealthTable, Question
 from trio_wsb.balancing.slowstart import SlowStart
+from trio_wsb.balancing.sticky import Affinity
 from trio_wsb.balancing.strategies import STRATEGIES, Loads, Strategy
 
 
@@ -22,12 +23,13 @@ class Member:
 
     `weight` is its share relative to its peers, 0 takes it out of the choice. `max_connections` is the load at
     which it is full, foreign connections included, since it is the backend that must bear them; 0 is no
-    limit.
+    limit. `sticky` is the value of a cookie that leads a client there, "" for none.
     """
 
     backend: Backend
     weight: int = 1
     max_connections: int = 0
+    sticky: str = ""
 
 
 class Pool:
@@ -73,6 +75,7 @@ class Pool:
             self._entries = [counts.entry(CountKey(member.backend.url, *count)) for member in members]
         self._columns = _Columns(self.members)
         self._version = self._health_version = -1
+        self._by_cookie = {member.sticky: index for index, member in enumerate(members) if member.sticky}
         names = [str(member.backend.url) for member in members]
         self.chooser: Strategy = STRATEGIES[strategy](names, [member.weight for member in members], rng)
         self._slow_start = SlowStart(slow_start, [member.weight for member in members])
@@ -103,6 +106,29 @@ class Pool:
         if index is None:
             index = self._last_resort(columns, client, exclude)
         return None if index is None else columns.backends[index]
+
+    def affinity(self, value: str, now: float) -> Affinity:
+        """Return where a client with a cookie of that value belongs.
+
+        One that is unknown, has no weight, is down or cools down loses its clients for good; one that is full only
+        turns them away.
+        """
+        index = self._by_cookie.get(value)
+        if index is None:
+            return Affinity(None, lasting=False)
+        columns, member = self._present(), self.members[index]
+        if not member.weight or index in columns.down or not columns.health[index].available(now):
+            return Affinity(None, lasting=False)
+        if columns.load(index) >= columns.limits[index]:
+            return Affinity(None, lasting=True)
+        return Affinity(member.backend, lasting=True)
+
+    def sticky_value(self, backend: Backend) -> str:
+        """Return the value of a cookie that leads to a member.
+
+        Raises `KeyError` for a backend that is no member.
+        """
+        return self.members[self._columns.index[backend]].sticky
 
     def reason(self, now: float, exclude: Collection[Backend] = ()) -> str:
         """Return why `choose` with the same arguments returned None: ``all 3 backends at maxConnections``."""

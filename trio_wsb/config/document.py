@@ -178,7 +178,12 @@ def _defined(root: object) -> Names:
             node = _child(node, step)
         return frozenset(node) if isinstance(node, MapNode) else frozenset()
 
-    names = Names(keys("entryPoints"), keys("http", "services"), keys("http", "serversTransports"))
+    names = Names(
+        keys("entryPoints"),
+        keys("http", "services"),
+        keys("http", "serversTransports"),
+        keys("http", "middlewares"),
+    )
     if NAME in keys():
         names |= Names(frozenset({ENTRY_POINT}), frozenset({NAME}), frozenset({NAME}))
     return names

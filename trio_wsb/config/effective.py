@@ -13,6 +13,8 @@ import yaml
 
 from trio_wsb.config.model import Config, Duration, key_of
 from trio_wsb.config.scalars import resolve
+from trio_wsb.middleware.expression import Expression
+from trio_wsb.routing.regex import Regex
 from trio_wsb.routing.rules import Rule
 from trio_wsb.units import format_duration
 
@@ -55,8 +57,10 @@ def _plain(value: Any, wanted: Any) -> object:
         return {name: _plain(each, None) for name, each in value.items()}
     if isinstance(value, tuple):
         return [_plain(each, None) for each in value]
-    if isinstance(value, Rule):
+    if isinstance(value, (Rule, Expression)):
         return value.text
+    if isinstance(value, Regex):
+        return value.pattern
     if attrs.has(type(value)) and all("doc" in each.metadata for each in attrs.fields(type(value))):
         return effective(value)
     return value if isinstance(value, (str, bool, int, float)) else str(value)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.config import model, services
+from trio_wsb.config import middlewares, model, services
 
 
 @frozen
@@ -75,7 +75,6 @@ _ENTRY_POINT = {
 }
 
 _ROUTER = {
-    "middlewares": _unsupported("requests that they would refuse would pass"),
     "tls": _REMOVE_TLS,
     "ruleSyntax": _unsupported("rules are always read in the syntax of Traefik v3"),
     "parentRefs": _unsupported("routers have no parents"),
@@ -114,6 +113,18 @@ _SERVERS_TRANSPORT = {
     "maxIdleConnsPerHost": _ignored("a session has its own connection"),
 }
 
+_MIDDLEWARE = {
+    "ipWhiteList": _unsupported("it is ipAllowList since Traefik v3", "ipAllowList"),
+    "buffering": _unsupported("bodies are streamed, never held"),
+    "errors": _unsupported("answers go to the client as the backend gives them"),
+    "digestAuth": _unsupported("use basicAuth over TLS, or forwardAuth"),
+    "passTLSClientCert": _unsupported("no client certificate is passed on"),
+    "contentType": _ignored("the backend's Content-Type is never changed"),
+    "grpcWeb": _unsupported("there is no gRPC without HTTP/2"),
+    "encodedCharacters": _unsupported("paths are passed on as they were sent"),
+    "plugin": _unsupported("there are no plugins"),
+}
+
 FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     model.Config: _FILE,
     model.EntryPoint: _ENTRY_POINT,
@@ -132,8 +143,8 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
         "connection": _unsupported("fields that Connection names are never passed on"),
         "notAppendXForwardedFor": _unsupported("the client's address is always added"),
     },
-    model.HTTP: {"middlewares": _unsupported("requests that they would refuse would pass")},
     model.Router: _ROUTER,
+    middlewares.Middleware: _MIDDLEWARE,
     services.Service: _SERVICE,
     services.LoadBalancer: _LOAD_BALANCER,
     services.Session: _SESSION,

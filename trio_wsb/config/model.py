@@ -23,6 +23,7 @@ from trio_wsb.config.checks import (
     SOCKET_PATH,
     STATUS,
 )
+from trio_wsb.config.middlewares import Middleware
 from trio_wsb.config.options import key_of as key_of  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.config.options import option as option  # noqa: PLC0414
 from trio_wsb.config.services import Service
@@ -111,6 +112,9 @@ class Router:
         "Names of the entry points it listens to; without it every one but `admin`.", ()
     )
     priority: int = option("The higher is asked first; 0 means the length of the rule.", 0)
+    middlewares: tuple[str, ...] = option(
+        "Names of the middlewares that a request passes on its way to the service, in this order.", ()
+    )
 
 
 @frozen
@@ -140,10 +144,11 @@ class ServersTransport:
 
 @frozen
 class HTTP:
-    """Routers, services and transports by name."""
+    """Routers, services, middlewares and transports by name."""
 
     routers: Mapping[str, Router] = option("Routers by name.", Factory(dict))
     services: Mapping[str, Service] = option("Services by name.", Factory(dict))
+    middlewares: Mapping[str, Middleware] = option("Middlewares by name, each of one kind.", Factory(dict))
     servers_transports: Mapping[str, ServersTransport] = option("Transports by name.", Factory(dict))
 
 

@@ -68,7 +68,7 @@ class Problem:
         return (self.file, self.line, self.column, self.key_path, self.message)
 
 
-class InvalidConfiguration(ConfigurationError):  # noqa: N818 - says what is so, as its base class does not
+class InvalidConfiguration(ConfigurationError):
     """A configuration with errors; `details` are the problems in the order of the file, warnings included."""
 
     def __init__(self, details: Iterable[Problem]) -> None:

@@ -32,6 +32,12 @@ from trio_wsb.config.problems import Finding, KeyPath, alternatives, nearest
 from trio_wsb.config.scalars import kind, show
 from trio_wsb.config.shortform import File
 from trio_wsb.config.yamltree import ListNode, MapNode
+from trio_wsb.middleware.expression import Expression, parse_expression
+from trio_wsb.middleware.forward_auth import AuthAddress, parse_auth_address
+from trio_wsb.middleware.htpasswd import User, parse_user
+from trio_wsb.middleware.origin import Origin, parse_origin
+from trio_wsb.middleware.redirect import Port, parse_port
+from trio_wsb.routing.regex import Regex, RegexError
 from trio_wsb.routing.rules import Rule, RuleError, parse_rule
 from trio_wsb.units import DURATION_HINT, SIZE_HINT, parse_duration, parse_size
 
@@ -44,7 +50,7 @@ _LONGEST_NAME = 200
 _LISTED_KEYS = 24
 
 
-class WrongValue(ValueError):  # noqa: N818 - a value, not a mishap
+class WrongValue(ValueError):
     """A value that cannot stand where it does; `offset` counts characters into its text."""
 
     def __init__(self, message: str, hint: str, offset: int = 0) -> None:
@@ -62,6 +68,8 @@ class Kind:
     hint: str
     takes: tuple[type, ...]
     read: Callable[[Any], object]
+    secret: bool = False
+    """Whether a wrong value may be a slip in something that nobody should see."""
 
     def __call__(self, value: object, _: object = None) -> object:
         """Return what `value` means.
@@ -74,11 +82,11 @@ class Kind:
             raise WrongValue(_not_a(value, self.noun), self._hint_for(value))
         try:
             return self.read(value)
-        except RuleError as error:
+        except (RuleError, RegexError) as error:
             raise WrongValue(error.message, error.hint, error.position) from None
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
-            raise WrongValue(f"{show(value)} {message}", hint) from None
+            raise WrongValue(f"{'the value' if self.secret else show(value)} {message}", hint) from None
 
     def _hint_for(self, value: object) -> str:
         if isinstance(value, str) and value.isascii() and value.isdigit() and int in self.takes:
@@ -102,6 +110,19 @@ KINDS: Mapping[Any, Kind] = {
     ),
     IPNetwork: Kind("an address or network", 'write "10.0.0.1" or "10.0.0.0/8"', (str,), parse_network),
     Rule: Kind("a rule", "write a rule such as PathPrefix(`/`)", (str,), parse_rule),
+    Expression: Kind(
+        "an expression", "write an expression such as NetworkErrorRatio() > 0.30", (str,), parse_expression
+    ),
+    Regex: Kind("a regular expression", "write a pattern in RE2 syntax, in quotes", (str,), Regex),
+    User: Kind(
+        "a user", 'write "NAME:HASH" as htpasswd prints it, in quotes', (str,), parse_user, secret=True
+    ),
+    Origin: Kind("an origin", 'write an origin such as "https://example.com"', (str,), parse_origin),
+    AuthAddress: Kind(
+        "a URL", 'write a URL such as "http://auth.internal:8080/verify"', (str,), parse_auth_address
+    ),
+    Port: Kind("a port", 'write a port such as "8443"', (str, int), parse_port),
+    float: Kind("a number", "write a number such as 1.5", (int, float), float),
 }
 
 

@@ -16,6 +16,7 @@ from trio_wsb.config.model import Config, EntryPoint
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
 from trio_wsb.config.services import LoadBalancer
+from trio_wsb.config.wiring import middleware_findings
 
 _FEW = 20
 """Names that a message may list, and that the nearest is looked for among."""
@@ -28,19 +29,26 @@ class Names:
     entry_points: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
     servers_transports: frozenset[str] = frozenset()
+    middlewares: frozenset[str] = frozenset()
 
     def __or__(self, other: Names) -> Names:
         return Names(
             self.entry_points | other.entry_points,
             self.services | other.services,
             self.servers_transports | other.servers_transports,
+            self.middlewares | other.middlewares,
         )
 
 
 def names_of(config: Config) -> Names:
     """Return what `config` defines."""
     http = config.http
-    return Names(frozenset(config.entry_points), frozenset(http.services), frozenset(http.servers_transports))
+    return Names(
+        frozenset(config.entry_points),
+        frozenset(http.services),
+        frozenset(http.servers_transports),
+        frozenset(http.middlewares),
+    )
 
 
 def validate(config: Config, names: Names) -> Iterator[Finding]:
@@ -52,6 +60,7 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     for name, service in config.http.services.items():
         yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
     yield from _references(config, names)
+    yield from middleware_findings(config, names.middlewares)
 
 
 def _entry_points(entry_points: Mapping[str, EntryPoint]) -> Iterator[Finding]:

@@ -100,7 +100,7 @@ class _PythonParser(Reader, Scanner, Parser):
         Parser.__init__(self)
 
 
-class _Stop(Exception):  # noqa: N818 - it ends the composing, with the problem already noted
+class _Stop(Exception):
     pass
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress, Networks
 from trio_wsb.background.counts import CountTarget
@@ -26,6 +26,7 @@ from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.load import load
 from trio_wsb.config.model import Config, EntryPoint, Ping, ServersTransport
 from trio_wsb.config.services import HealthCheck, LoadBalancer, Service
+from trio_wsb.daemon.middlewares import Loaded, StepFactory, load_files
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.tls import client_context
@@ -54,6 +55,8 @@ class Prepared:
     warnings: tuple[str, ...]
     tls: Mapping[str | None, ClientTLS]
     """By serversTransport name (None is the default one), for services with a backend that needs it."""
+    middleware_files: Loaded = field(factory=dict)
+    """What middlewares name in files, by their names."""
 
     @property
     def addresses(self) -> dict[str, ListenAddress]:
@@ -91,7 +94,12 @@ def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
     """
     loaded = load(path)
     known = {} if previous is None else {tls.source: tls for tls in previous.tls.values()}
-    return Prepared(loaded.config, tuple(map(str, loaded.warnings)), _load_tls(loaded.config, known))
+    return Prepared(
+        loaded.config,
+        tuple(map(str, loaded.warnings)),
+        _load_tls(loaded.config, known),
+        load_files(loaded.config),
+    )
 
 
 def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> dict[str | None, ClientTLS]:
@@ -140,6 +148,7 @@ class Builder:
         self._health = health
         self._rng = rng
         self._pools: dict[str, Pool] = {}
+        self._steps = StepFactory(rng)
 
     def build(self, prepared: Prepared) -> Built:
         """Return the snapshot; nothing of it is in force yet."""
@@ -151,8 +160,13 @@ class Builder:
             services[name] = self._service(prepared, name, service)
             counts += _count_targets(prepared, service.load_balancer)
             checks += _health_targets(prepared, service.load_balancer)
+        chains = self._steps.chains(config, prepared.middleware_files)
+        routes = {
+            name: Route(services[router.service], chains[name])
+            for name, router in config.http.routers.items()
+        }
         entry_points = {
-            name: _entry_point(config, name, entry, services) for name, entry in config.entry_points.items()
+            name: _entry_point(config, name, entry, routes) for name, entry in config.entry_points.items()
         }
         urls = frozenset(
             server.url
@@ -264,11 +278,11 @@ def _health_targets(prepared: Prepared, balancer: LoadBalancer) -> list[HealthTa
 
 
 def _entry_point(
-    config: Config, name: str, entry: EntryPoint, services: Mapping[str, ServiceRuntime]
+    config: Config, name: str, entry: EntryPoint, routes: Mapping[str, Route]
 ) -> EntryPointRuntime:
     timeouts, life_cycle = entry.transport.responding_timeouts, entry.transport.life_cycle
     routers = [
-        (router_name, router.rule, router.priority, Route(services[router.service]))
+        (router_name, router.rule, router.priority, routes[router_name])
         for router_name, router in config.http.routers.items()
         if (name in router.entry_points if router.entry_points else name != ADMIN)
     ]

@@ -135,7 +135,6 @@ class CircuitBreaker:
         # must not be the one that is turned away at the foot of the ramp.
         if self.state is State.OPEN and now >= self._until:
             self._enter(State.RECOVERING, self._until + self._options.recovery_duration)
-            self._next_check = now
         if self.state is State.RECOVERING and now >= self._until:
             # Figures and tickets stay valid: nothing has changed for the service.
             self.state = State.CLOSED
@@ -145,3 +144,5 @@ class CircuitBreaker:
         self._until = until
         self._period += 1
         self._figures.clear()
+        # The first outcome from now on that counts is looked at, whenever the last check was.
+        self._next_check = float("-inf")

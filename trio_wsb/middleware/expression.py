@@ -163,8 +163,9 @@ class _Parser:
         right = self._operand()
         if not left.name and not right.name:
             raise self._error("this compares two numbers", _EXAMPLE, left.start)
+        end = self.position
         if self._operator() is not None:
-            raise self._error("comparisons cannot be chained", "write && between two of them", self.position)
+            raise self._error("comparisons cannot be chained", "write && between two of them", end)
         a, b = left.value, right.value
         return lambda figures: compare(a(figures), b(figures))
 

@@ -7,7 +7,7 @@ one request; the steps themselves are shared and belong to the runtime snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import trio
@@ -15,6 +15,7 @@ from attrs import frozen
 
 from trio_wsb.errors import HTTPError
 from trio_wsb.http.headers import Headers
+from trio_wsb.middleware.compress import Compress
 from trio_wsb.middleware.exchange import Answer, Request
 
 ResponseEdit = Callable[[Headers], Headers]
@@ -35,7 +36,7 @@ class RetryPolicy:
     """How often backends are tried, and how long is waited before each further try, in seconds."""
 
     attempts: int
-    pauses: Callable[[], Sequence[float]]
+    pauses: Callable[[], Iterator[float]]
 
 
 class Answered(HTTPError):
@@ -52,13 +53,15 @@ class Answered(HTTPError):
 class Passage:
     """One request's way through the chain and what it leaves to be done."""
 
-    __slots__ = ("_at_end", "_edits", "_judges", "_started", "request", "retry")
+    __slots__ = ("_at_end", "_edits", "_judges", "_started", "compress", "request", "retry")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         """The request as the last step left it."""
         self.retry: RetryPolicy | None = None
         """What replaces the default number of tries."""
+        self.compress: Compress | None = None
+        """Decides whether a plain answer is compressed."""
         self._started = trio.current_time()
         self._edits: list[ResponseEdit] = []
         self._judges: list[Callable[[Outcome], None]] = []

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 
 import trio
+from attrs import evolve
 
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.errors import BadRequest, BadResponse, Error, HTTPError
-from trio_wsb.http.body import request_body, response_body
+from trio_wsb.http.body import BodyScanner, request_body, response_body
 from trio_wsb.http.forward import downstream_framing, downstream_head, upstream_head
-from trio_wsb.http.framing import NO_BODY, FramingKind
+from trio_wsb.http.framing import CHUNKED, NO_BODY, Framing, FramingKind
 from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
+from trio_wsb.middleware.compress import GzipBody
 from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_shared
 from trio_wsb.proxy.client import ClientLeft, beside, to_client, watch_client
 from trio_wsb.proxy.request import ProxiedRequest
@@ -44,7 +46,7 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     """
     head = request.head
     repeatable = head.method in IDEMPOTENT and not head.framing.has_body
-    tries = Tries(request.proxy.dial, request.service, request.client)
+    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry)
     while True:
         backend, upstream = await tries.connect()
         exchange = _Exchange(request, backend, upstream)
@@ -205,18 +207,22 @@ async def forward_response(
     """
     head, scratch = request.head, request.proxy.scratch
     body = response_body(answer, head.method)
-    framing = downstream_framing(body.framing, head.version)
+    answer, gzip = _compressed(request, answer, body)
+    framing = downstream_framing(CHUNKED if gzip is not None else body.framing, head.version)
     keep_alive = keep_alive and framing.kind is not FramingKind.UNTIL_CLOSE
     answer = request.answered(answer)
     await to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
-    bare = framing is not body.framing  # chunks are taken off for a client that does not know them
+    # Chunks are taken off for a client that does not know them, and for what is coded anew.
+    bare = gzip is not None or framing is not body.framing
     data = memoryview(reader.take_rest())
     try:
         while True:
             if bare:
                 _, pieces = body.feed_data(data)
-                for piece in tuple(map(bytes, pieces)):
-                    await to_client(request, piece)
+                payload = b"".join(pieces)
+                await to_client(
+                    request, payload if gzip is None else _chunk(gzip.feed(payload, flush=True), framing)
+                )
             else:
                 size = body.feed(data)
                 await to_client(request, data[:size])
@@ -230,4 +236,26 @@ async def forward_response(
             data = scratch[:received]
     except (HTTPError, OSError) as error:
         raise ResponseCutOff from error
+    if gzip is not None:
+        await to_client(request, _chunk(gzip.finish(), framing, last=True))
     return keep_alive
+
+
+def _compressed(
+    request: ProxiedRequest, answer: ResponseHead, body: BodyScanner
+) -> tuple[ResponseHead, GzipBody | None]:
+    """Return the head as the compress middleware leaves it, and the coder if the body is to be compressed."""
+    compress = request.passage.compress
+    if compress is None or body.done:
+        return answer, None
+    length = body.framing.length if body.framing.kind is FramingKind.LENGTH else None
+    decision = compress.decide(request.passage.request, answer, length)
+    return evolve(answer, headers=decision.headers), GzipBody() if decision.compress else None
+
+
+def _chunk(payload: bytes, framing: Framing, *, last: bool = False) -> bytes:
+    """Return `payload` as a chunk (RFC 9112 section 7.1), or as it is where the connection's end ends the body."""
+    if framing.kind is not FramingKind.CHUNKED:
+        return payload
+    chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+    return chunk + b"0\r\n\r\n" if last else chunk

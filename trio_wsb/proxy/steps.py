@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+import httpx
 import structlog
 import trio
 
 from trio_wsb.http.headers import Headers
 from trio_wsb.middleware.basic_auth import BasicAuth
 from trio_wsb.middleware.breaker import CircuitBreaker
+from trio_wsb.middleware.compress import Compress
 from trio_wsb.middleware.exchange import Answer, Request
+from trio_wsb.middleware.forward_auth import ForwardAuth, Question
 from trio_wsb.middleware.headers import HeaderEditor
 from trio_wsb.middleware.in_flight import InFlightLimiter
 from trio_wsb.middleware.rate_limit import RateLimiter, Reject, Wait
@@ -25,6 +29,10 @@ VERIFYING_AT_ONCE = 2
 
 VERIFYING_QUEUED = 64
 """Requests that wait for it; one more is told 503, or strangers with wrong passwords could pile up without end."""
+
+
+AUTH_TIMEOUT = 30.0
+"""Seconds that an authentication server may take, Traefik's figure."""
 
 
 class Judge(Protocol):
@@ -168,3 +176,83 @@ class RetryStep:
     async def take(self, passage: Passage) -> Answer | None:
         passage.retry = self._policy
         return None
+
+
+class CompressStep:
+    """compress: plain answers; sessions are never touched."""
+
+    def __init__(self, compress: Compress) -> None:
+        self._compress = compress
+
+    async def take(self, passage: Passage) -> Answer | None:
+        passage.compress = self._compress
+        return None
+
+
+class ForwardAuthStep:
+    """forwardAuth: the authentication server decides; whatever goes wrong with that is never a pass."""
+
+    def __init__(self, name: str, auth: ForwardAuth, verify: ssl.SSLContext | bool, limit: int) -> None:
+        """Make the step.
+
+        Args:
+          name: the middleware's, for the log.
+          auth: what is asked and what the answer means.
+          verify: how the server's certificate is checked, as httpx takes it.
+          limit: bytes that the body of an answer may have.
+
+        """
+        self._name = name
+        self._auth = auth
+        self._verify = verify
+        self._limit = limit
+
+    async def take(self, passage: Passage) -> Answer | None:
+        request = passage.request
+        question = self._auth.question(request)
+        answered: tuple[int, Headers, bytes] | None = None
+        try:
+            with trio.fail_after(AUTH_TIMEOUT):
+                answered = await self._ask(question)
+        except* Exception as group:  # noqa: BLE001 - whatever it is, the request does not pass
+            log.warning("authentication server failed", middleware=self._name, reason=_first_words(group))
+        if answered is None:
+            return self._auth.failure()
+        verdict = self._auth.judge(request, *answered)
+        if isinstance(verdict, Answer):
+            return verdict
+        passage.request = verdict.request
+        passage.edit_response(verdict.on_response)
+        return None
+
+    async def _ask(self, question: Question) -> tuple[int, Headers, bytes]:
+        # A connection for each question: a kept one could be closed by the server just when it is used.
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._verify, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in question.headers]
+        fields.append((b"Connection", b"close"))
+        asked = httpx.Request(question.method, str(question.address), headers=fields)
+        async with transport:
+            answer = await transport.handle_async_request(asked)
+            body = bytearray()
+            assert isinstance(answer.stream, httpx.AsyncByteStream)
+            try:
+                async for piece in answer.stream:
+                    body += piece
+                    if len(body) > self._limit:
+                        raise ValueError("the answer is larger than maxResponseBodySize")
+            finally:
+                with trio.move_on_after(1, shield=True):
+                    await answer.stream.aclose()
+        raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers.raw]
+        return answer.status_code, Headers(raw), bytes(body)
+
+
+def _first_words(group: BaseExceptionGroup[Exception]) -> str:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, trio.TooSlowError):
+        return f"no complete answer within {AUTH_TIMEOUT:g} s"
+    return f"{type(error).__name__}: {error}".rstrip(": ")

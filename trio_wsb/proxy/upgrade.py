@@ -47,7 +47,7 @@ async def open_session(request: ProxiedRequest) -> Session | None:
       ClientLeft: the client gave up, or did not take the 101 or the refusal.
 
     """
-    tries = Tries(request.proxy.dial, request.service, request.client)
+    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry)
     while True:
         backend, upstream = await tries.connect()
         counted_out = False

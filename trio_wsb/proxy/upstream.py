@@ -15,6 +15,7 @@ from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some
 from trio_wsb.net.sockets import SocketChannel, dial_tcp
 from trio_wsb.net.tls import handshake
+from trio_wsb.proxy.chain import RetryPolicy
 from trio_wsb.proxy.runtime import Dial, ServiceRuntime, TransportRuntime
 
 log = structlog.stdlib.get_logger("trio_wsb.upstream")
@@ -48,10 +49,29 @@ class Tries:
     backend did not answer at all.
     """
 
-    def __init__(self, dial: Dial, service: ServiceRuntime, client: IPAddress | None) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        service: ServiceRuntime,
+        client: IPAddress | None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Prepare to try.
+
+        Args:
+          dial: connects to a backend.
+          service: whom to choose from.
+          client: the client's address, for the strategies that hash it.
+          retry: what replaces `MAX_TRIES` tries without a pause; with it backends may be tried again when
+            all have failed.
+
+        """
         self._dial = dial
         self._service = service
         self._client = client
+        self._limit = MAX_TRIES if retry is None else retry.attempts
+        self._pauses = iter(()) if retry is None else retry.pauses()
+        self._again = retry is not None
         self._tried: set[Backend] = set()
         self.count = 0
         """How many backends were tried."""
@@ -64,8 +84,13 @@ class Tries:
 
         """
         pool = self._service.pool
-        while self.count < MAX_TRIES:
+        while self.count < self._limit:
+            if self.count and (pause := next(self._pauses, 0.0)):
+                await trio.sleep(pause)
             backend = pool.choose(self._client, trio.current_time(), self._tried)
+            if backend is None and self._again and self._tried:
+                self._tried.clear()
+                backend = pool.choose(self._client, trio.current_time(), self._tried)
             if backend is None:
                 break
             self.count += 1
