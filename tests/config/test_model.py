@@ -13,7 +13,7 @@ import pytest
 import trio_wsb.config.model as model
 import trio_wsb.config.services as services
 from tests.config.helpers import FILE, config, document
-from trio_wsb.config import checks
+from trio_wsb.config import checks, middlewares
 from trio_wsb.config.effective import REDACTED, effective, to_yaml
 from trio_wsb.config.foreign import FOREIGN, foreign
 from trio_wsb.config.load import check_files, load
@@ -24,7 +24,7 @@ from trio_wsb.config.shortform import File, WSBalancer
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     each
-    for module in (model, services)
+    for module in (model, services, middlewares)
     for each in vars(module).values()
     if attrs.has(each) and each.__module__ == module.__name__
 ]
@@ -111,6 +111,7 @@ PLACES = {
     services.LoadBalancer: BALANCER % "HERE",
     services.Session: BALANCER % "session: {HERE}",
     services.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",
+    middlewares.Middleware: "http: {middlewares: {m: {retry: {attempts: 2}, HERE}}}",
     model.ServersTransport: "http: {serversTransports: {t: {HERE}}}",
     model.ForwardingTimeouts: "http: {serversTransports: {t: {forwardingTimeouts: {HERE}}}}",
     model.Log: "log: {HERE}",
@@ -141,7 +142,8 @@ def test_the_annotated_files_have_no_problems() -> None:
 
 
 def test_the_annotated_files_have_every_key() -> None:
-    full = (ROOT / "etc/trio-wsb-full.yaml").read_text("utf-8")
+    names = ("trio-wsb-full.yaml", "trio-wsb-middlewares.yaml")
+    full = "".join((ROOT / "etc" / name).read_text("utf-8") for name in names)
     short = (ROOT / "etc/trio-wsb.yaml").read_text("utf-8")
     for path in key_paths():
         key = path.rpartition(".")[2]

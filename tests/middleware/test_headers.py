@@ -10,8 +10,8 @@ from trio_wsb.middleware.headers import HeaderEditor
 from trio_wsb.routing.regex import Regex
 
 
-def changed(options: HeadersOptions, fields: list[Field], **kwargs: str) -> Request:
-    after = HeaderEditor(options).on_request(request("/", fields, **kwargs))
+def changed(options: HeadersOptions, fields: list[Field]) -> Request:
+    after = HeaderEditor(options).on_request(request("/", fields))
     assert isinstance(after, Request)
     return after
 
@@ -309,3 +309,11 @@ def test_problems() -> None:
         (("content_security_policy",), "warning"),
         (("referrer_policy",), "error"),
     ]
+
+
+def test_options_with_the_same_patterns_are_the_same() -> None:
+    def options() -> HeadersOptions:
+        return HeadersOptions(access_control_allow_origin_list_regex=(Regex("^https://a$"),))
+
+    assert options() == options()
+    assert options() != HeadersOptions(access_control_allow_origin_list_regex=(Regex("^https://b$"),))

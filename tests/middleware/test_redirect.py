@@ -4,6 +4,7 @@ import pytest
 
 from tests.middleware.helpers import old_client, request, summary
 from trio_wsb.http.headers import Field, serialise_fields
+from trio_wsb.middleware.exchange import Answer
 from trio_wsb.middleware.redirect import (
     Port,
     RedirectRegex,
@@ -17,8 +18,9 @@ from trio_wsb.routing.regex import Regex
 HTTPS = RedirectSchemeOptions("https")
 
 
-def location(answer: object) -> str:
-    return dict(answer.headers)["Location"]  # type: ignore[attr-defined]  # None fails the test as it should
+def location(answer: Answer | None) -> str:
+    assert answer is not None
+    return dict(answer.headers)["Location"]
 
 
 @pytest.mark.parametrize(

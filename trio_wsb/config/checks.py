@@ -18,6 +18,7 @@ from trio_wsb.units import format_duration
 _PATH = re.compile(r"/[!-~]*")
 _SHORTEST_PERIOD = 0.01
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_COOKIE_PATH = re.compile(r"/[!-:<-~]*")
 _FIELD_VALUE = re.compile(r"[\t -~]*")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::[0-9]{1,5})?")
 
@@ -66,6 +67,22 @@ STATUS_OR_0 = Check(
     "write 100 to 599, or leave it out",
 )
 """An HTTP status code where 0 stands for the usual ones."""
+
+TOKEN = Check(
+    "a token",
+    lambda value: _TOKEN.fullmatch(value) is not None,
+    "is not a name that HTTP can carry",
+    "write letters, digits, _ and -",
+)
+"""A token of RFC 9110 section 5.6.2, such as a cookie's name."""
+
+COOKIE_PATH = Check(
+    'begins with "/"',
+    lambda value: _COOKIE_PATH.fullmatch(value) is not None,
+    'is not a path that begins with "/" and has neither spaces nor ";"',
+    'write a path such as "/"',
+)
+"""The Path attribute of a cookie (RFC 6265 section 4.1.1)."""
 
 METHOD = Check(
     "an HTTP method",

@@ -10,6 +10,7 @@ from attrs import Factory, frozen
 from trio_wsb.addresses import BackendURL
 from trio_wsb.config.checks import (
     AT_LEAST_0,
+    COOKIE_PATH,
     DEADLINE,
     FIELDS,
     HOST,
@@ -17,6 +18,7 @@ from trio_wsb.config.checks import (
     NOT_EMPTY,
     PERIOD,
     STATUS_OR_0,
+    TOKEN,
     URL_PATH,
     between,
 )
@@ -111,6 +113,32 @@ class Session:
 
 
 @frozen
+class Cookie:
+    """The cookie that keeps a client where it is, with Traefik's values."""
+
+    name: str | None = option(
+        "Its name; unless given, the one that Traefik makes of the service's name.", None, check=TOKEN
+    )
+    secure: bool = option("Browsers send it over TLS alone.", default=False)
+    http_only: bool = option("Scripts do not see it.", default=False)
+    same_site: Literal["none", "lax", "strict"] | None = option(
+        "Whether browsers send it with requests from other sites; unless given, they decide.", None
+    )
+    max_age: int = option(
+        "Seconds that browsers keep it; 0 is until they close, -1 not at all.", 0, check=between(-1, 10**9)
+    )
+    path: str = option("Path from which on browsers send it.", "/", check=COOKIE_PATH)
+    domain: str | None = option("Domain to whose hosts browsers send it; else only to ours.", None, check=HOST)
+
+
+@frozen
+class Sticky:
+    """Clients stay where their first request went."""
+
+    cookie: Cookie = option("The cookie that says where.")
+
+
+@frozen
 class LoadBalancer:
     """A set of servers and how to choose among them."""
 
@@ -126,6 +154,11 @@ class LoadBalancer:
     servers_transport: str | None = option("Name of the serversTransport to use.", None, check=NOT_EMPTY)
     connection_count: ConnectionCount | None = option(
         "Ask the backends how many connections they have. Without it only our own sessions count.", None
+    )
+    sticky: Sticky | None = option(
+        "Keep a client at its server by a cookie, set on the 101 too. A server that is down, passed over or of weight 0 loses "
+        "its clients to others for good, one that is full only while it is.",
+        None,
     )
     health_check: HealthCheck | None = option(
         "Ask the servers whether they are well. Without it only failed dials and handshakes tell.", None
@@ -143,7 +176,33 @@ class LoadBalancer:
 
 
 @frozen
-class Service:
-    """What answers requests."""
+class WeightedService:
+    """One service of a weighted one."""
 
-    load_balancer: LoadBalancer = option("Balance over servers.")
+    name: str = option("Name of the service.", check=NOT_EMPTY)
+    weight: int = option("Its share relative to the others; 0 is none.", 1, check=between(0, 1_000_000))
+
+
+@frozen
+class Weighted:
+    """Several services in turn, such as a canary beside the stable one. Those that are not well are passed over."""
+
+    services: tuple[WeightedService, ...] = option("The services; at least one, each once.")
+    sticky: Sticky | None = option("Keep a client at its service by a cookie.", None)
+
+
+@frozen
+class Failover:
+    """A service, and another one for when no server of the first is well."""
+
+    service: str = option("Name of the service that answers as long as one of its servers is well.", check=NOT_EMPTY)
+    fallback: str = option("Name of the one that answers else.", check=NOT_EMPTY)
+
+
+@frozen
+class Service:
+    """What answers requests; of one kind."""
+
+    load_balancer: LoadBalancer | None = option("Balance over servers.", None)
+    weighted: Weighted | None = option("Choose among services by weight.", None)
+    failover: Failover | None = option("Replace a service by another one when it is down.", None)

@@ -1,0 +1,247 @@
+"""From the services of a configuration to the tree that requests go through, and what the background tasks need of it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from math import inf
+from random import Random
+
+from trio_wsb.addresses import BackendURL
+from trio_wsb.background.counts import CountTarget
+from trio_wsb.background.probe import HealthTarget
+from trio_wsb.balancing.backend import BackendTable
+from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.health import HealthTable, Question
+from trio_wsb.balancing.passive import PassivePolicy
+from trio_wsb.balancing.pool import Member, Pool
+from trio_wsb.balancing.sticky import default_cookie_name, sticky_value
+from trio_wsb.config.model import HTTP, ServersTransport
+from trio_wsb.config.services import (
+    Failover,
+    HealthCheck,
+    LoadBalancer,
+    Mirroring,
+    Server,
+    Sticky,
+    Weighted,
+)
+from trio_wsb.http.cookies import StickyCookie
+from trio_wsb.proxy.services import (
+    FailoverRuntime,
+    MirroringRuntime,
+    MirrorRuntime,
+    ServiceNode,
+    ServiceRuntime,
+    TransportRuntime,
+    WeightedRuntime,
+)
+
+DEFAULT_TRANSPORT = ServersTransport()
+
+MAX_MIRRORED_BODY = 1 << 20
+"""Bytes of a request's body that are held for its copies, whatever `maxBodySize` says."""
+
+TLSOf = Callable[[LoadBalancer], ssl.SSLContext | None]
+
+
+def transport_of(http: HTTP, balancer: LoadBalancer) -> ServersTransport:
+    """Return the transport that `balancer` names, or the default one."""
+    if balancer.servers_transport is None:
+        return DEFAULT_TRANSPORT
+    return http.servers_transports[balancer.servers_transport]
+
+
+def balancers_of(http: HTTP) -> dict[str, LoadBalancer]:
+    """Return every load balancer by the name of its service."""
+    found = ((name, service.load_balancer) for name, service in http.services.items())
+    return {name: balancer for name, balancer in found if balancer is not None}
+
+
+class ServiceBuilder:
+    """Builds the tree of services on the tables that outlive it, which stay their owners'."""
+
+    def __init__(
+        self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: Random
+    ) -> None:
+        self._backends = backends
+        self._counts = counts
+        self._health = health
+        self._rng = rng
+        self._pools: dict[str, Pool] = {}
+        self._weighted: dict[str, WeightedRuntime] = {}
+
+    def build(self, http: HTTP, tls: TLSOf) -> dict[str, ServiceNode]:
+        """Return every service by its name.
+
+        Args:
+          http: checked: every name leads to a service, and none to itself.
+          tls: gives the TLS context for a load balancer's backends.
+
+        """
+        built: dict[str, ServiceNode] = {}
+
+        def node(name: str) -> ServiceNode:
+            if name not in built:
+                built[name] = self._node(http, name, node, tls)
+            return built[name]
+
+        for name in http.services:
+            node(name)
+        return built
+
+    def _node(
+        self, http: HTTP, name: str, node: Callable[[str], ServiceNode], tls: TLSOf
+    ) -> ServiceNode:
+        service = http.services[name]
+        match service.load_balancer or service.weighted or service.failover or service.mirroring:
+            case LoadBalancer() as balancer:
+                return self._balancer(http, name, balancer, tls)
+            case Weighted() as given:
+                made = WeightedRuntime(
+                    name,
+                    [(node(part.name), part.weight) for part in given.services],
+                    sticky=_sticky(given.sticky, name),
+                    rng=self._rng,
+                    previous=self._weighted.get(name),
+                )
+                self._weighted[name] = made
+                return made
+            case Failover() as given:
+                return FailoverRuntime(name, node(given.service), node(given.fallback))
+            case Mirroring() as given:
+                mirrors = tuple(
+                    MirrorRuntime(node(mirror.name), mirror.percent / 100) for mirror in given.mirrors
+                )
+                return MirroringRuntime(name, node(given.service), mirrors, _max_body(given), self._rng)
+            case None:
+                raise AssertionError(f"{name} is no service")
+
+    def _balancer(self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf) -> ServiceRuntime:
+        count, check = balancer.connection_count, balancer.health_check
+        pool = self._pools[name] = Pool(
+            [self._member(server) for server in balancer.servers],
+            balancer.strategy,
+            counts=self._counts,
+            count=None if count is None else (count.path, count.field_name),
+            rng=self._rng,
+            previous=self._pools.get(name),
+            health=None if check is None else (self._health, _question(check)),
+            slow_start=balancer.slow_start,
+        )
+        transport = transport_of(http, balancer)
+        return ServiceRuntime(
+            name=name,
+            pool=pool,
+            transport=TransportRuntime(
+                dial_timeout=transport.forwarding_timeouts.dial_timeout,
+                response_header_timeout=transport.forwarding_timeouts.response_header_timeout,
+                tls=tls(balancer),
+                server_name=transport.server_name,
+            ),
+            pass_host_header=balancer.pass_host_header,
+            write_timeout=balancer.session.write_timeout,
+            sticky=_sticky(balancer.sticky, name),
+        )
+
+    def _member(self, server: Server) -> Member:
+        url = server.url
+        return Member(
+            self._backends.get(url),
+            server.weight,
+            server.max_connections,
+            sticky_value(url.written or str(url)),
+        )
+
+
+def count_targets(http: HTTP, tls: TLSOf) -> list[CountTarget]:
+    """Return the reports to ask for."""
+    return [
+        CountTarget(
+            url=server.url,
+            path=count.path,
+            field=count.field_name,
+            interval=count.interval,
+            timeout=count.timeout,
+            ssl_context=tls(balancer) if server.url.tls else None,
+            server_name=transport_of(http, balancer).server_name,
+        )
+        for balancer in balancers_of(http).values()
+        if (count := balancer.connection_count) is not None
+        for server in balancer.servers
+    ]
+
+
+def health_targets(http: HTTP, tls: TLSOf) -> list[HealthTarget]:
+    """Return the servers to check."""
+    return [
+        HealthTarget(
+            url=server.url,
+            question=_question(check),
+            interval=check.interval,
+            unhealthy_interval=check.unhealthy_interval or check.interval,
+            timeout=check.timeout,
+            rise=check.rise,
+            fall=check.fall,
+            ssl_context=tls(balancer),
+            server_name=transport_of(http, balancer).server_name,
+        )
+        for balancer in balancers_of(http).values()
+        if (check := balancer.health_check) is not None
+        for server in balancer.servers
+    ]
+
+
+def passive_policies(http: HTTP) -> Mapping[BackendURL, PassivePolicy]:
+    """Return the policy for each server: of several the one that passes it over after the fewest failures."""
+    policies: dict[BackendURL, PassivePolicy] = {}
+    for balancer in balancers_of(http).values():
+        given = balancer.passive_health_check
+        policy = PassivePolicy(given.max_failed_attempts, given.failure_window)
+        for server in balancer.servers:
+            known = policies.get(server.url, policy)
+            policies[server.url] = min(known, policy, key=lambda each: each.failures or inf)
+    return policies
+
+
+def needs_tls(balancer: LoadBalancer) -> bool:
+    """Whether a server of `balancer` is spoken to, or checked, under TLS."""
+    check = balancer.health_check
+    checked = check is not None and check.scheme == "https"
+    return checked or any(server.url.tls for server in balancer.servers)
+
+
+def _question(check: HealthCheck) -> Question:
+    return Question(
+        path=check.path,
+        mode=check.mode,
+        scheme=check.scheme,
+        hostname=check.hostname,
+        port=check.port,
+        method=check.method,
+        status=check.status,
+        follow_redirects=check.follow_redirects,
+        headers=tuple(check.headers.items()),
+    )
+
+
+def _sticky(given: Sticky | None, service: str) -> StickyCookie | None:
+    if given is None:
+        return None
+    cookie = given.cookie
+    return StickyCookie(
+        name=cookie.name or default_cookie_name(service),
+        path=cookie.path,
+        domain=cookie.domain,
+        max_age=cookie.max_age,
+        http_only=cookie.http_only,
+        secure=cookie.secure,
+        same_site=cookie.same_site,
+    )
+
+
+def _max_body(mirroring: Mirroring) -> int:
+    if not mirroring.mirror_body:
+        return 0
+    wanted = mirroring.max_body_size
+    return MAX_MIRRORED_BODY if wanted < 0 else min(wanted, MAX_MIRRORED_BODY)
