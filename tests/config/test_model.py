@@ -99,6 +99,7 @@ def test_foreign_key(cls: type, key: str) -> None:
 
 SERVICE = "http: {services: {s: %s}}\n"
 BALANCER = SERVICE % "{loadBalancer: {servers: [{url: http://a}], %s}}"
+PARTS = "http: {services: {b: {loadBalancer: {servers: [{url: http://a}]}}, %s}}"
 PLACES = {
     model.Config: "HERE\nhttp: {}",
     model.EntryPoint: "entryPoints: {e: {address: ':80', HERE}}",
@@ -108,6 +109,9 @@ PLACES = {
     model.HTTP: "http: {HERE}",
     model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
     services.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
+    services.Weighted: PARTS % "a: {weighted: {services: [{name: b}], HERE}}",
+    services.Failover: PARTS % "a: {failover: {service: b, fallback: b, HERE}}",
+    services.Mirroring: PARTS % "a: {mirroring: {service: b, HERE}}",
     services.LoadBalancer: BALANCER % "HERE",
     services.Session: BALANCER % "session: {HERE}",
     services.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",

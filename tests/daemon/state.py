@@ -79,6 +79,7 @@ class World:
             "service": "wsbalancer",
             "router": "wsbalancer",
             "entry_point": "web",
+            "peer": "192.0.2.7",
             "client": "192.0.2.1:40000",
             "host": "chat.example",
             "path": "/chat",

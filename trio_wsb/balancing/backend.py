@@ -29,6 +29,7 @@ class Backend:
         "live",
         "node_name",
         "opened_total",
+        "opening",
         "own",
         "passive",
         "pod_ip",
@@ -41,6 +42,8 @@ class Backend:
         self.own = 0
         """Our part of its load: live sessions and handshakes under way. One attribute, because choosing
         among a thousand backends reads it a thousand times."""
+        self.opening = 0
+        """Of the handshakes under way those that are bounded; counted by who bounds them."""
         self.live = 0
         """Open sessions."""
         self.opened_total = 0

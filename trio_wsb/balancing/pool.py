@@ -23,13 +23,14 @@ class Member:
 
     `weight` is its share relative to its peers, 0 takes it out of the choice. `max_connections` is the load at
     which it is full, foreign connections included, since it is the backend that must bear them; 0 is no
-    limit. `sticky` is the value of a cookie that leads a client there, "" for none.
+    limit. `max_pending` bounds its handshakes under way, 0 is no limit. `sticky` is the value of a cookie that leads a client there, "" for none.
     """
 
     backend: Backend
     weight: int = 1
     max_connections: int = 0
     sticky: str = ""
+    max_pending: int = 0
 
 
 class Pool:
@@ -84,7 +85,12 @@ class Pool:
             self._ramp_up_new(previous)
 
     def choose(
-        self, client: IPAddress | None, now: float, exclude: Collection[Backend] = ()
+        self,
+        client: IPAddress | None,
+        now: float,
+        exclude: Collection[Backend] = (),
+        *,
+        opening: bool = False,
     ) -> Backend | None:
         """Return the backend for a client, or None if none is eligible; `reason` tells why.
 
@@ -97,9 +103,12 @@ class Pool:
           client: the client's real address, for the strategies that hash it.
           now: the time, on the clock of `Backend.handshake_failed`.
           exclude: backends that were tried for this client already.
+          opening: it is for a handshake, so that `max_pending` counts too.
 
         """
         columns = self._present()
+        if opening and columns.pending_limited:
+            exclude = self._crowded_ones(exclude)
         if self._slow_start.ramping and (weights := self._slow_start.weights(now)) is not None:
             self.chooser.reweigh(weights)
         index = self.chooser.choose(_PresentLoads(columns, now, exclude), client)
@@ -107,7 +116,19 @@ class Pool:
             index = self._last_resort(columns, client, exclude)
         return None if index is None else columns.backends[index]
 
-    def affinity(self, value: str, now: float) -> Affinity:
+    def crowded(self, exclude: Collection[Backend] = ()) -> bool:
+        """Whether a backend could be chosen for a handshake if fewer of them were under way there."""
+        columns = self._present()
+        return columns.pending_limited and any(
+            columns.crowded(index)
+            and member.weight > 0
+            and member.backend not in exclude
+            and index not in columns.down
+            and columns.load(index) < columns.limits[index]
+            for index, member in enumerate(self.members)
+        )
+
+    def affinity(self, value: str, now: float, *, opening: bool = False) -> Affinity:
         """Return where a client with a cookie of that value belongs.
 
         One that is unknown, has no weight, is down or cools down loses its clients for good; one that is full only
@@ -119,7 +140,7 @@ class Pool:
         columns, member = self._present(), self.members[index]
         if not member.weight or index in columns.down or not columns.health[index].available(now):
             return Affinity(None, lasting=False)
-        if columns.load(index) >= columns.limits[index]:
+        if columns.load(index) >= columns.limits[index] or (opening and columns.crowded(index)):
             return Affinity(None, lasting=True)
         return Affinity(member.backend, lasting=True)
 
@@ -130,7 +151,7 @@ class Pool:
         """
         return self.members[self._columns.index[backend]].sticky
 
-    def reason(self, now: float, exclude: Collection[Backend] = ()) -> str:
+    def reason(self, now: float, exclude: Collection[Backend] = (), *, opening: bool = False) -> str:
         """Return why `choose` with the same arguments returned None: ``all 3 backends at maxConnections``."""
         columns = self._present()
         causes: dict[str, int] = {}
@@ -145,6 +166,8 @@ class Pool:
                 cause = "at maxConnections"
             elif not member.backend.passive.available(now):
                 cause = "cooling down after failures"
+            elif opening and columns.crowded(index):
+                cause = "at maxPending"
             else:
                 cause = "eligible"
             causes[cause] = causes.get(cause, 0) + 1
@@ -212,6 +235,16 @@ class Pool:
                 self._slow_start.begin(index, entry.up_since)
         return self._columns
 
+    def _crowded_ones(self, exclude: Collection[Backend]) -> Collection[Backend]:
+        """Return `exclude` with the backends that have as many handshakes under way as they may have."""
+        columns = self._columns
+        crowded = [
+            backend
+            for backend, limit in zip(columns.backends, columns.pending, strict=True)
+            if backend.opening >= limit
+        ]
+        return {*exclude, *crowded} if crowded else exclude
+
     def _ramp_up_new(self, previous: Pool) -> None:
         """Let backends that a reload adds begin slowly, if others have sessions, and carry on what has begun."""
         busy = any(member.backend.own for member in previous.members)
@@ -245,7 +278,17 @@ class Pool:
 class _Columns:
     """The members of a pool as parallel lists, for the loop over all of them."""
 
-    __slots__ = ("backends", "down", "foreign", "health", "index", "limited", "limits")
+    __slots__ = (
+        "backends",
+        "down",
+        "foreign",
+        "health",
+        "index",
+        "limited",
+        "limits",
+        "pending",
+        "pending_limited",
+    )
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.backends = [member.backend for member in members]
@@ -254,10 +297,15 @@ class _Columns:
         self.down: list[int] = []
         self.limits = [float(member.max_connections or inf) for member in members]
         self.limited = any(member.max_connections for member in members)
+        self.pending = [member.max_pending or inf for member in members]
+        self.pending_limited = any(member.max_pending for member in members)
         self.index = {backend: index for index, backend in enumerate(self.backends)}
 
     def load(self, index: int) -> int:
         return self.backends[index].own + self.foreign[index]
+
+    def crowded(self, index: int) -> bool:
+        return self.backends[index].opening >= self.pending[index]
 
 
 class _PresentLoads(Loads):

@@ -3,7 +3,7 @@
 Two verdicts. IGNORED: the key has no meaning here, and leaving it out changes nothing that a user of this program
 relies on; it is accepted with a warning, so that a Traefik file need not be edited. UNSUPPORTED: the key asks for
 something that this version does not do; passing over it in silence could open a service to strangers (`basicAuth`)
-or send clients elsewhere (`sticky`), so it is an error.
+or send clients elsewhere, so it is an error.
 """
 
 from __future__ import annotations
@@ -82,15 +82,13 @@ _ROUTER = {
 }
 
 _SERVICE = {
-    "weighted": _unsupported("use loadBalancer with a weight for each server", "loadBalancer"),
-    "mirroring": _unsupported("use loadBalancer", "loadBalancer"),
-    "failover": _unsupported("use loadBalancer", "loadBalancer"),
     "highestRandomWeight": _unsupported("use loadBalancer with strategy hrw", "loadBalancer"),
     "middlewares": _unsupported("requests that they would refuse would pass"),
 }
 
+_PARTS_HEALTH = {"healthCheck": _ignored("the health of the services below always counts")}
+
 _LOAD_BALANCER = {
-    "sticky": _unsupported("use strategy hrw or iphash to keep a client at its backend"),
     "rebalance": _unsupported("sessions stay where they are"),
     "drain": _unsupported("a removed backend's sessions live on"),
     "relay": _unsupported("the relay is chosen by the program"),
@@ -146,6 +144,9 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     model.Router: _ROUTER,
     middlewares.Middleware: _MIDDLEWARE,
     services.Service: _SERVICE,
+    services.Weighted: _PARTS_HEALTH,
+    services.Failover: _PARTS_HEALTH,
+    services.Mirroring: _PARTS_HEALTH,
     services.LoadBalancer: _LOAD_BALANCER,
     services.Session: _SESSION,
     services.Server: {

@@ -39,6 +39,9 @@ class Server:
     max_connections: int = option(
         "No new sessions at this load and above; 0 is no limit.", 0, check=AT_LEAST_0
     )
+    max_pending: int = option(
+        "Handshakes under way at once; more go to its peers, or wait. 0 is no limit.", 256, check=AT_LEAST_0
+    )
 
 
 @frozen
@@ -128,7 +131,9 @@ class Cookie:
         "Seconds that browsers keep it; 0 is until they close, -1 not at all.", 0, check=between(-1, 10**9)
     )
     path: str = option("Path from which on browsers send it.", "/", check=COOKIE_PATH)
-    domain: str | None = option("Domain to whose hosts browsers send it; else only to ours.", None, check=HOST)
+    domain: str | None = option(
+        "Domain to whose hosts browsers send it; else only to ours.", None, check=HOST
+    )
 
 
 @frozen
@@ -167,6 +172,10 @@ class LoadBalancer:
         "What our own attempts say of a server. Where two services name one server, the stricter counts.",
         PassiveHealthCheck(),
     )
+    pending_timeout: Duration = option(
+        "How long a handshake waits while every server has `maxPending` under way; 503 after it. 0 is not at all.",
+        Duration(1.0),
+    )
     slow_start: Duration = option(
         "Time over which a server that came up, or that a reload has added beside busy ones, gets its whole weight. "
         "Not with `iphash`. 0 is at once.",
@@ -195,8 +204,35 @@ class Weighted:
 class Failover:
     """A service, and another one for when no server of the first is well."""
 
-    service: str = option("Name of the service that answers as long as one of its servers is well.", check=NOT_EMPTY)
+    service: str = option(
+        "Name of the service that answers as long as one of its servers is well.", check=NOT_EMPTY
+    )
     fallback: str = option("Name of the one that answers else.", check=NOT_EMPTY)
+
+
+@frozen
+class Mirror:
+    """A service that gets copies."""
+
+    name: str = option("Name of the service.", check=NOT_EMPTY)
+    percent: int = option("Of a hundred requests, how many are copied.", 0, check=between(0, 100))
+
+
+@frozen
+class Mirroring:
+    """A service, and others that get copies of some of its requests. What they answer is thrown away.
+
+    A session's copy is a session: it gets what the client sends while it sends it.
+    """
+
+    service: str = option("Name of the service that answers.", check=NOT_EMPTY)
+    mirrors: tuple[Mirror, ...] = option("The services that get copies.", ())
+    mirror_body: bool = option("Copy bodies of requests too.", default=True)
+    max_body_size: int = option(
+        "Bytes of a body that is copied; a request with more is not. -1 is the most that is held: 1 MiB.",
+        -1,
+        check=between(-1, 2**40),
+    )
 
 
 @frozen
@@ -206,3 +242,4 @@ class Service:
     load_balancer: LoadBalancer | None = option("Balance over servers.", None)
     weighted: Weighted | None = option("Choose among services by weight.", None)
     failover: Failover | None = option("Replace a service by another one when it is down.", None)
+    mirroring: Mirroring | None = option("Send copies of requests to other services.", None)

@@ -16,6 +16,7 @@ from trio_wsb.config.model import Config, EntryPoint
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
 from trio_wsb.config.services import LoadBalancer
+from trio_wsb.config.servicetree import service_findings, service_references
 from trio_wsb.config.wiring import middleware_findings
 
 _FEW = 20
@@ -58,7 +59,9 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     """
     yield from _entry_points(config.entry_points)
     for name, service in config.http.services.items():
-        yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
+        if service.load_balancer is not None:
+            yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
+    yield from service_findings(config)
     yield from _references(config, names)
     yield from middleware_findings(config, names.middlewares)
 
@@ -133,10 +136,14 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
                 entry_point, "entry point", names.entry_points, (*path, "entryPoints", index)
             )
     for name, service in http.services.items():
-        transport = service.load_balancer.servers_transport
-        path = ("http", "services", name, "loadBalancer", "serversTransport")
-        if transport is not None:
-            yield from _reference(transport, "serversTransport", names.servers_transports, path)
+        path = ("http", "services", name)
+        for part, where in service_references(service, path):
+            yield from _reference(part, "service", names.services, where)
+        balancer = service.load_balancer
+        if balancer is not None and balancer.servers_transport is not None:
+            here = (*path, "loadBalancer", "serversTransport")
+            known = names.servers_transports
+            yield from _reference(balancer.servers_transport, "serversTransport", known, here)
     if config.ping.entry_point is not None:
         path = ("ping", "entryPoint")
         yield from _reference(config.ping.entry_point, "entry point", names.entry_points, path)

@@ -168,13 +168,9 @@ class StepFactory:
             return pure(options)
         match options:
             case RateLimitOptions():
-                return RateLimitStep(
-                    RateLimiter(options), Source(options.source_criterion)
-                )
+                return RateLimitStep(RateLimiter(options), Source(options.source_criterion))
             case InFlightReqOptions():
-                return InFlightStep(
-                    InFlightLimiter(options.amount), Source(options.source_criterion)
-                )
+                return InFlightStep(InFlightLimiter(options.amount), Source(options.source_criterion))
             case CircuitBreakerOptions():
                 return BreakerStep(name, CircuitBreaker(options, self._rng))
             case BasicAuthOptions():

@@ -61,9 +61,7 @@ def balancers_of(http: HTTP) -> dict[str, LoadBalancer]:
 class ServiceBuilder:
     """Builds the tree of services on the tables that outlive it, which stay their owners'."""
 
-    def __init__(
-        self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: Random
-    ) -> None:
+    def __init__(self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: Random) -> None:
         self._backends = backends
         self._counts = counts
         self._health = health
@@ -90,9 +88,7 @@ class ServiceBuilder:
             node(name)
         return built
 
-    def _node(
-        self, http: HTTP, name: str, node: Callable[[str], ServiceNode], tls: TLSOf
-    ) -> ServiceNode:
+    def _node(self, http: HTTP, name: str, node: Callable[[str], ServiceNode], tls: TLSOf) -> ServiceNode:
         service = http.services[name]
         match service.load_balancer or service.weighted or service.failover or service.mirroring:
             case LoadBalancer() as balancer:
@@ -142,6 +138,7 @@ class ServiceBuilder:
             pass_host_header=balancer.pass_host_header,
             write_timeout=balancer.session.write_timeout,
             sticky=_sticky(balancer.sticky, name),
+            pending_timeout=balancer.pending_timeout,
         )
 
     def _member(self, server: Server) -> Member:
@@ -151,6 +148,7 @@ class ServiceBuilder:
             server.weight,
             server.max_connections,
             sticky_value(url.written or str(url)),
+            server.max_pending,
         )
 
 

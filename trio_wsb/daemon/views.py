@@ -22,6 +22,7 @@ from trio_wsb.config.model import Config
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
+from trio_wsb.proxy.services import kind_of, parts_of
 
 View = dict[str, object]
 
@@ -104,10 +105,14 @@ def entry_points(state: DaemonState) -> list[View]:
 
 
 def services(state: DaemonState) -> list[View]:
-    """Return each service of the configuration."""
-    return [
-        {"name": name, "strategy": service.pool.strategy}
-        for name, service in state.proxy.runtime.services.items()
+    """Return each service of the configuration: load balancers with their strategy, others with their parts."""
+    runtime = state.proxy.runtime
+    balancers: list[View] = [
+        {"name": name, "strategy": service.pool.strategy} for name, service in runtime.services.items()
+    ]
+    return balancers + [
+        {"name": name, "strategy": kind_of(node), "parts": parts_of(node)}
+        for name, node in runtime.parents.items()
     ]
 
 
@@ -199,7 +204,8 @@ def _state(pool: Pool, member: Member, now: float) -> str:
 
 def _stale_after(config: Config, service: str) -> float | None:
     found = config.http.services.get(service)
-    count = None if found is None else found.load_balancer.connection_count
+    balancer = None if found is None else found.load_balancer
+    count = None if balancer is None else balancer.connection_count
     if count is None:
         return None
     return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after

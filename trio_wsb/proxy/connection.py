@@ -30,7 +30,9 @@ from trio_wsb.proxy.client import ClientLeft
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
 from trio_wsb.proxy.request import Peer, ProxiedRequest
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
+from trio_wsb.proxy.services import find_way
 from trio_wsb.proxy.session import Session
+from trio_wsb.proxy.stickiness import Stickiness
 from trio_wsb.proxy.upgrade import open_session
 from trio_wsb.routing.request import RequestView
 from trio_wsb.websocket.handshake import check_request, is_upgrade
@@ -179,11 +181,18 @@ class Connection:
             vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
             passage.request = evolve(passage.request, head=vetted)
             await passage.run(route.steps)
+        way = find_way(route.service, passage.request.head.headers, trio.current_time())
+        if way.cookies:
+            passage.edit_response(lambda headers: Headers([*headers, *way.cookies]))
+        sticky = None
+        if way.service.sticky is not None:
+            sticky = Stickiness(way.service, way.service.sticky, passage.request.head.headers)
+            passage.edit_response(sticky.edit)
         request = ProxiedRequest(
             self._proxy,
             entry,
             router,
-            route.service,
+            way.service,
             self._peer,
             self._channel,
             self._reader,
@@ -191,6 +200,8 @@ class Connection:
             passage,
             client,
             vetted=bool(route.steps),
+            sticky=sticky,
+            mirrors=tuple(way.mirrors),
         )
         if upgrade:
             return await open_session(request) or False

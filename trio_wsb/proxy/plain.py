@@ -46,7 +46,7 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     """
     head = request.head
     repeatable = head.method in IDEMPOTENT and not head.framing.has_body
-    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry)
+    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry, request.sticky)
     while True:
         backend, upstream = await tries.connect()
         exchange = _Exchange(request, backend, upstream)

@@ -10,6 +10,8 @@ from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Passage
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, ServiceRuntime
+from trio_wsb.proxy.services import MirrorTarget
+from trio_wsb.proxy.stickiness import Stickiness
 
 
 @frozen
@@ -44,6 +46,10 @@ class ProxiedRequest:
     """The client's address: the peer's, or what a trusted peer says that it is."""
     vetted: bool
     """Whether what a stranger may not say is gone from the head, so that what it says is ours."""
+    sticky: Stickiness | None = None
+    """The client's cookie at the service."""
+    mirrors: tuple[MirrorTarget, ...] = ()
+    """Where copies of it go."""
 
     @property
     def client_text(self) -> str:

@@ -6,7 +6,6 @@ outlive a reload (backends, counts, sessions) is only referred to: it lives in t
 
 from __future__ import annotations
 
-import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -14,43 +13,25 @@ import trio
 from attrs import field, frozen
 
 from trio_wsb.addresses import BackendURL, IPAddress
-from trio_wsb.balancing.pool import Pool
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.http.head import RequestHead
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Step
+from trio_wsb.proxy.places import HandshakePlaces
 from trio_wsb.proxy.relay import SCRATCH_SIZE
+from trio_wsb.proxy.services import ServiceNode as ServiceNode  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.proxy.services import ServiceRuntime as ServiceRuntime  # noqa: PLC0414
+from trio_wsb.proxy.services import TransportRuntime as TransportRuntime  # noqa: PLC0414
 from trio_wsb.proxy.session import SessionTable
 from trio_wsb.proxy.sweeper import Sweeper
 from trio_wsb.routing.table import RouterTable
 
 
 @frozen
-class TransportRuntime:
-    """How connections to the backends of a service are made. Times in seconds, 0 is no limit."""
-
-    dial_timeout: float
-    response_header_timeout: float
-    tls: ssl.SSLContext | None
-    server_name: str | None
-
-
-@frozen
-class ServiceRuntime:
-    """A service: whom to choose from and how to talk to the chosen one."""
-
-    name: str
-    pool: Pool
-    transport: TransportRuntime
-    pass_host_header: bool
-    write_timeout: float
-
-
-@frozen
 class Route:
     """Where a router leads: through the steps of its middlewares to its service."""
 
-    service: ServiceRuntime
+    service: ServiceNode
     steps: tuple[Step, ...] = ()
 
 
@@ -77,7 +58,9 @@ class Runtime:
 
     entry_points: Mapping[str, EntryPointRuntime]
     services: Mapping[str, ServiceRuntime] = field(factory=dict)
-    """Every service, those that no router names included."""
+    """Every load balancer, those that no router names included."""
+    parents: Mapping[str, ServiceNode] = field(factory=dict)
+    """Every other service."""
     balancer_metric_path: str = ""
 
 
@@ -105,7 +88,9 @@ class Proxy:
         self.internal: Internal | None = None
         """Asked before the routers, if whoever made the proxy has set it."""
         self.sessions = SessionTable()
-        self.sweeper = Sweeper()
+        self.sweeper = Sweeper(self.sessions.losses.report)
+        self.places = HandshakePlaces()
+        """Bounds the handshakes under way."""
         self.connections: Counter[str] = Counter()
         """Open client connections by entry point."""
         self.stopping = False

@@ -45,6 +45,8 @@ class ServiceRuntime:
     pass_host_header: bool
     write_timeout: float
     sticky: StickyCookie | None = None
+    pending_timeout: float = 1.0
+    """Seconds that a handshake waits for a place at a backend."""
 
 
 class WeightedRuntime:
@@ -172,6 +174,19 @@ def well(node: ServiceNode, now: float) -> bool:
             return well(node.service, now) or well(node.fallback, now)
         case MirroringRuntime():
             return well(node.service, now)
+
+
+def kind_of(node: ServiceNode) -> str:
+    """Return the word for what `node` is, as the configuration has it."""
+    match node:
+        case ServiceRuntime():
+            return "loadBalancer"
+        case WeightedRuntime():
+            return "weighted"
+        case FailoverRuntime():
+            return "failover"
+        case MirroringRuntime():
+            return "mirroring"
 
 
 def parts_of(node: ServiceNode) -> list[str]:

@@ -12,6 +12,7 @@ from attrs import define
 
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.proxy.causes import Cause
+from trio_wsb.proxy.losses import Losses
 from trio_wsb.proxy.relay import Relay
 
 log = structlog.stdlib.get_logger("trio_wsb.session")
@@ -27,6 +28,9 @@ class Session:
     router: str
     entry_point: str
     client: str
+    """The client's address, with its port where that is known."""
+    peer: str
+    """The address that the connection came from: the client's, or that of a proxy in front of us."""
     host: str
     path: str
     tries: int
@@ -42,6 +46,7 @@ class SessionTable:
         self._ids = itertools.count(1)
         self.opened_total = 0
         self.ended_total: Counter[Cause] = Counter()
+        self.losses = Losses()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -87,6 +92,10 @@ class SessionTable:
         cooling = session.backend.session_ended(
             now, session.opened_at, backend_fault=cause is Cause.BACKEND_LOST
         )
+        if cause is Cause.BACKEND_LOST:
+            self.losses.backend_lost(session.service, session.backend)
+        elif cause is Cause.CLIENT_LOST:
+            self.losses.client_lost(session.peer)
         if cooling:
             log.warning(
                 "backend drops sessions",

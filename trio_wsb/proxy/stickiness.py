@@ -25,12 +25,12 @@ class Stickiness:
         self._backend: Backend | None = None
         self._kept = False
 
-    def preferred(self, now: float) -> Backend | None:
-        """Return the backend that the cookie leads to, if the client may go there now."""
+    def preferred(self, now: float, *, opening: bool) -> Backend | None:
+        """Return the backend that the cookie leads to, if the client may go there now; `opening` as in `Pool.choose`."""
         self._kept = False
         if self._value is None:
             return None
-        affinity = self._service.pool.affinity(self._value, now)
+        affinity = self._service.pool.affinity(self._value, now, opening=opening)
         self._kept = affinity.lasting
         return affinity.backend
 
@@ -39,7 +39,7 @@ class Stickiness:
         self._backend = backend
 
     def failed(self) -> None:
-        """It did not answer; neither is the client to come back to it."""
+        """Note that the backend did not answer: the client is not to come back to it."""
         self._backend, self._value, self._kept = None, None, False
 
     def edit(self, headers: Headers) -> Headers:

@@ -6,6 +6,8 @@ the few sessions that have a deadline costs nothing while they are fine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from trio_wsb.proxy.relay import Relay
@@ -17,7 +19,9 @@ SWEEP_INTERVAL = 1.0
 class Sweeper:
     """Knows the relays that have a deadline, and ends those that are over it."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], None] | None = None) -> None:
+        """Watch nothing yet; `also` is called after each look."""
+        self._also = also
         self._watched: set[Relay] = set()
 
     def watch(self, relay: Relay) -> None:
@@ -30,3 +34,5 @@ class Sweeper:
             await trio.sleep(SWEEP_INTERVAL)
             now = trio.current_time()
             self._watched -= {relay for relay in self._watched if not relay.check(now)}
+            if self._also is not None:
+                self._also()

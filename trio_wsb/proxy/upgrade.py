@@ -47,14 +47,24 @@ async def open_session(request: ProxiedRequest) -> Session | None:
       ClientLeft: the client gave up, or did not take the 101 or the refusal.
 
     """
-    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry)
+    tries = Tries(
+        request.proxy.dial,
+        request.service,
+        request.client,
+        request.passage.retry,
+        request.sticky,
+        request.proxy.places,
+    )
     while True:
         backend, upstream = await tries.connect()
         counted_out = False
         try:
             reader = ResponseReader()
             try:
-                answer = await _ask(request, backend, upstream, reader)
+                try:
+                    answer = await _ask(request, backend, upstream, reader)
+                finally:
+                    tries.leave()
                 if answer.status == 101:
                     return await _accept(request, backend, upstream, answer, reader, tries.count)
             except Silence:
@@ -150,6 +160,7 @@ async def _accept(
         router=request.router,
         entry_point=request.entry.name,
         client=request.client_text,
+        peer=str(request.peer.address or request.peer.text),
         host=head.host,
         path=head.path,
         tries=tries,

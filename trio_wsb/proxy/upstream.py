@@ -16,7 +16,9 @@ from trio_wsb.net.channel import ByteChannel, receive_some
 from trio_wsb.net.sockets import SocketChannel, dial_tcp
 from trio_wsb.net.tls import handshake
 from trio_wsb.proxy.chain import RetryPolicy
+from trio_wsb.proxy.places import HandshakePlaces
 from trio_wsb.proxy.runtime import Dial, ServiceRuntime, TransportRuntime
+from trio_wsb.proxy.stickiness import Stickiness
 
 log = structlog.stdlib.get_logger("trio_wsb.upstream")
 
@@ -55,6 +57,8 @@ class Tries:
         service: ServiceRuntime,
         client: IPAddress | None,
         retry: RetryPolicy | None = None,
+        sticky: Stickiness | None = None,
+        places: HandshakePlaces | None = None,
     ) -> None:
         """Prepare to try.
 
@@ -64,6 +68,9 @@ class Tries:
           client: the client's address, for the strategies that hash it.
           retry: what replaces `MAX_TRIES` tries without a pause; with it backends may be tried again when
             all have failed.
+          sticky: the client's cookie, which says whom to try first.
+          places: bounds the handshakes under way; None for a request that is none. With it each `connect` that
+            returns is followed by one `leave`.
 
         """
         self._dial = dial
@@ -72,6 +79,9 @@ class Tries:
         self._limit = MAX_TRIES if retry is None else retry.attempts
         self._pauses = iter(()) if retry is None else retry.pauses()
         self._again = retry is not None
+        self._sticky = sticky
+        self._places = places
+        self._placed: Backend | None = None
         self._tried: set[Backend] = set()
         self.count = 0
         """How many backends were tried."""
@@ -87,31 +97,72 @@ class Tries:
         while self.count < self._limit:
             if self.count and (pause := next(self._pauses, 0.0)):
                 await trio.sleep(pause)
-            backend = pool.choose(self._client, trio.current_time(), self._tried)
+            backend = await self._find()
             if backend is None and self._again and self._tried:
                 self._tried.clear()
-                backend = pool.choose(self._client, trio.current_time(), self._tried)
+                backend = await self._find()
             if backend is None:
                 break
             self.count += 1
             backend.begin_handshake()
+            self._enter(backend)
             try:
                 return backend, await self._dial(backend.url, self._service.transport)
             except DialError as error:
+                self.leave()
                 self.failed(backend, str(error))
             except BaseException:
+                self.leave()
                 backend.handshake_ended()
                 raise
         if self.count:
             raise HTTPError(502, "no backend could be reached")
+        now, opening = trio.current_time(), self._places is not None
         log.warning(
-            "no backend", service=self._service.name, reason=pool.reason(trio.current_time(), self._tried)
+            "no backend",
+            service=self._service.name,
+            reason=pool.reason(now, self._tried, opening=opening),
         )
         raise HTTPError(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
+
+    def leave(self) -> None:
+        """Give the place of the handshake back: it was answered, or came to nothing. May be called again."""
+        backend, self._placed = self._placed, None
+        if backend is not None and self._places is not None:
+            self._places.freed(backend)
+
+    def _enter(self, backend: Backend) -> None:
+        if self._places is not None:
+            self._placed = backend
+            self._places.taken(backend)
+
+    async def _find(self) -> Backend | None:
+        """Choose a backend; wait for a place where only handshakes under way are in the way."""
+        places, service = self._places, self._service
+        if places is None:
+            return self._choose()
+        if not places.waiting(service.name):  # else those who came before are first
+            backend = self._choose()
+            if backend is not None:
+                return backend
+        if not service.pool.crowded(self._tried):
+            return self._choose()
+        return await places.wait(service.name, self._choose, service.pending_timeout)
+
+    def _choose(self) -> Backend | None:
+        now, sticky, opening = trio.current_time(), self._sticky, self._places is not None
+        backend = None if sticky is None else sticky.preferred(now, opening=opening)
+        if backend is None:
+            backend = self._service.pool.choose(self._client, now, self._tried, opening=opening)
+        if sticky is not None and backend is not None:
+            sticky.tried(backend)
+        return backend
 
     def failed(self, backend: Backend, reason: str) -> None:
         """`backend` did not answer at all: count the attempt out, try others, avoid it for a while."""
         self._tried.add(backend)
+        if self._sticky is not None:
+            self._sticky.failed()
         log_failure(self._service.name, backend, reason)
 
 
