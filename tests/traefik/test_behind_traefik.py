@@ -280,6 +280,7 @@ async def test_a_restart_of_traefik_ends_its_sessions_with_a_known_cause(
             assert [line["cause"] for line in ended] == ["client_lost"] * 60
             # The backends saw them go, and are not blamed.
             await until_sessions(started, [0, 0, 0])
+            await running.logged("clients lost", peer="127.0.0.1")
             told = [json.loads(line) for line in warnings(running)[quiet:]]
             assert {(line["msg"], line["peer"]) for line in told} == {("clients lost", "127.0.0.1")}
             async with traefik.running():

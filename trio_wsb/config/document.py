@@ -112,7 +112,15 @@ class Document:
             message += f" {format_path(other)} in line {there.line}"
         file, key_path = self.tree.file, format_path(real)
         return Problem(
-            file, mark.line, column, key_path, message, finding.hint, finding.severity, finding.code
+            file,
+            mark.line,
+            column,
+            key_path,
+            message,
+            finding.hint,
+            finding.severity,
+            finding.code,
+            finding.path,
         )
 
     def _locate(self, path: KeyPath) -> tuple[KeyPath, Mark, Mark]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_wsb.errors import ConfigurationError
 
@@ -31,7 +31,9 @@ class Finding:
 
     `at` says whether the key or its value is to blame, `offset` counts characters into the value's text, `other` is
     a second place that the message leads up to ("... is the same server as"), and `code` groups findings that
-    a caller treats alike: "reference" for a name that nothing defines, "empty" for a set without members.
+    a caller treats alike: "reference" for a name that nothing defines, "cycle" for one that leads back to where it stands,
+    "empty" for a set without members, "rule" for a rule that is none, "value" for any other value of the right kind that
+    cannot be used, "ignored" for a key that is passed over.
     """
 
     path: KeyPath
@@ -46,7 +48,7 @@ class Finding:
 
 @frozen
 class Problem:
-    """One line of what is wrong; line and column count from 1."""
+    """One line of what is wrong; line and column count from 1. `path` is the key path in the long form."""
 
     file: str
     line: int
@@ -56,6 +58,7 @@ class Problem:
     hint: str = ""
     severity: Severity = "error"
     code: str = ""
+    path: KeyPath = field(default=(), eq=False)
 
     def __str__(self) -> str:
         key = f" {self.key_path}" if self.key_path else ""

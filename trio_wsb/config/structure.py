@@ -51,13 +51,14 @@ _LISTED_KEYS = 24
 
 
 class WrongValue(ValueError):
-    """A value that cannot stand where it does; `offset` counts characters into its text."""
+    """A value that cannot stand where it does; `offset` counts characters into its text, `code` is that of the finding."""
 
-    def __init__(self, message: str, hint: str, offset: int = 0) -> None:
+    def __init__(self, message: str, hint: str, offset: int = 0, *, code: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.offset = offset
+        self.code = code
 
 
 @frozen
@@ -83,10 +84,12 @@ class Kind:
         try:
             return self.read(value)
         except (RuleError, RegexError) as error:
-            raise WrongValue(error.message, error.hint, error.position) from None
+            code = "rule" if isinstance(error, RuleError) else "value"
+            raise WrongValue(error.message, error.hint, error.position, code=code) from None
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
-            raise WrongValue(f"{'the value' if self.secret else show(value)} {message}", hint) from None
+            shown = "the value" if self.secret else show(value)
+            raise WrongValue(f"{shown} {message}", hint, code="value") from None
 
     def _hint_for(self, value: object) -> str:
         if isinstance(value, str) and value.isascii() and value.isdigit() and int in self.takes:
@@ -160,6 +163,7 @@ def _literal(cls: Any) -> Hook:
             raise WrongValue(
                 f"{show(value)} is none of the choices",
                 f"write {listed}" if near is None else f"did you mean {near}?",
+                code="value",
             )
         return value
 
@@ -233,14 +237,15 @@ def _field(attribute: Attribute[Any], converter: Converter) -> Hook:
             structured = inner(value, cls)
         except WrongValue as error:
             if secret:
-                raise WrongValue("has a wrong value", error.hint) from None
+                raise WrongValue("has a wrong value", error.hint, code=error.code) from None
             raise
         if check is not None and structured is not None:
             try:
                 check(structured)
             except ValueError as error:
                 message, _, hint = str(error).partition("; ")
-                raise WrongValue(f"{'the value' if secret else show(value)} {message}", hint) from None
+                shown = "the value" if secret else show(value)
+                raise WrongValue(f"{shown} {message}", hint, code="value") from None
         return structured
 
     return hook if check is not None or secret else inner
@@ -292,7 +297,7 @@ def _noun(wanted: Any) -> str:
 
 def _finding(error: Exception, path: KeyPath, at: Literal["key", "value"] = "value") -> Finding:
     if isinstance(error, WrongValue):
-        return Finding(path, error.message, error.hint, at=at, offset=error.offset)
+        return Finding(path, error.message, error.hint, code=error.code, at=at, offset=error.offset)
     return Finding(path, f"is not understood: {error}")
 
 
