@@ -152,9 +152,14 @@ http {{
 
 @frozen
 class TrioWsb:
-    """This project's daemon, by least connections, with the Python that runs the bench."""
+    """This project's daemon, by least connections, with the Python that runs the bench.
+
+    `routed` gives it ten routers with a Host and PathPrefix rule, a rate limit and headers: what that costs shows
+    in handshakes alone, so it takes part in nothing else.
+    """
 
     name: str = "trio-wsb"
+    routed: bool = False
 
     def version(self) -> str:
         """Such as ``trio-wsb 0.1.0 (Python 3.11.7, trio 0.30.0)``."""
@@ -168,7 +173,9 @@ class TrioWsb:
         with TemporaryDirectory(prefix="bench-trio-wsb-") as name:
             directory, port = Path(name), free_port()
             configuration = directory / "trio-wsb.yaml"
-            configuration.write_text(trio_wsb_configuration(port, backends, sessions))
+            configuration.write_text(
+                (routed_configuration if self.routed else trio_wsb_configuration)(port, backends, sessions)
+            )
             command: list[str | Path] = [sys.executable, "-m", "trio_wsb", "run", "--config", configuration]
             with running("trio-wsb", command, directory / "output.log", port=port, cwd=REPOSITORY) as process:
                 yield Running((port,), process)
@@ -187,5 +194,32 @@ wsbalancer:
 """
 
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (Direct(), Nginx(), TrioWsb())}
+def routed_configuration(port: int, backends: Sequence[int], sessions: int) -> str:
+    """Return the text of trio-wsb.yaml with ten routers, of which the load generator's requests take the last."""
+    servers = ", ".join(f'{{url: "http://127.0.0.1:{backend}"}}' for backend in backends)
+    hosts = [*(f"host{number}.example.com" for number in range(9)), "127.0.0.1"]
+    routers = "".join(
+        f'    r{number}: {{rule: "Host(`{host}`) && PathPrefix(`/chat`)", service: chat, middlewares: [limit, fields]}}\n'
+        for number, host in enumerate(hosts)
+    )
+    return f"""\
+entryPoints:
+  web: {{address: "127.0.0.1:{port}", maxConnections: {max(20000, sessions + 512)}}}
+log: {{level: WARN}}
+http:
+  routers:
+{routers}  middlewares:
+    limit: {{rateLimit: {{average: 1000000, burst: 1000000}}}}
+    fields:
+      headers:
+        customRequestHeaders: {{X-Served-By: bench, X-Debug: ""}}
+        customResponseHeaders: {{X-Content-Type-Options: nosniff}}
+  services:
+    chat: {{loadBalancer: {{servers: [{servers}], connectionCount: {{path: /metric}}}}}}
+"""
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer for peer in (Direct(), Nginx(), TrioWsb(), TrioWsb("trio-wsb-routed", routed=True))
+}
 """In the order in which a round visits them."""

@@ -51,8 +51,18 @@ class Target:
 
 BEST_PROXY = "best proxy"
 
+ROUTED = "trio-wsb-routed"
+
 TARGETS = (
     Target("Echo beside nginx", "echo", "messages_per_s", at_least=0.30, over="nginx"),
+    Target(
+        "Handshakes with ten routers, rate limit and headers beside those without",
+        "handshakes",
+        "handshakes_per_s",
+        at_least=0.87,  # at most 15 % more time for each
+        peer=ROUTED,
+        over=OURS,
+    ),
     Target("RSS per idle session (bytes)", "idle", "bytes_per_session", at_most=14_000),
     Target(
         "Direct beside the best proxy (is the bench itself the limit?)",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from attrs import frozen
 
 from bench.native import LoadGenerator, backends
-from bench.peers import Direct, Peer
+from bench.peers import Direct, Peer, TrioWsb
 from bench.processes import raise_descriptor_limit
 from bench.report import Sample
 from bench.scenarios import WARM_SESSIONS, Bench, Scenario
@@ -58,9 +58,15 @@ def visits(
     """Who is measured when: every other round backwards, so that no peer always follows the same one."""
     for number in range(rounds):
         for scenario in scenarios:
-            taking_part = [peer for peer in peers if scenario.direct or not isinstance(peer, Direct)]
+            taking_part = [peer for peer in peers if _takes_part(peer, scenario)]
             for peer in taking_part if number % 2 == 0 else reversed(taking_part):
                 yield number, scenario, peer
+
+
+def _takes_part(peer: Peer, scenario: Scenario) -> bool:
+    if isinstance(peer, TrioWsb) and peer.routed:
+        return scenario.name == "handshakes"
+    return scenario.direct or not isinstance(peer, Direct)
 
 
 def measure(

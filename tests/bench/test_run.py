@@ -67,7 +67,7 @@ def test_busy_time_leaves_out_idle_and_waiting() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--peers", "nginx,apache"], "apache: not one of direct, nginx, trio-wsb"),
+        (["--peers", "nginx,apache"], "apache: not one of direct, nginx, trio-wsb, trio-wsb-routed"),
         (["--rounds", "0"], "0 is not between 1 and 100"),
         (["--seconds", "soon"], "invalid number value: 'soon'"),
     ],

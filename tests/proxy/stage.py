@@ -365,6 +365,7 @@ async def staged(
             async with trio.open_nursery() as nursery:
                 stage = Stage(proxy, backends, logs, nursery, capacity)
                 nursery.start_soon(proxy.sweeper.run)
+                await nursery.start(proxy.mirrors.run)
                 yield stage
                 nursery.cancel_scope.cancel()
     assert [(backend.own, backend.live) for backend in backends] == [(0, 0)] * len(backends)

@@ -238,8 +238,8 @@ def _sticky(given: Sticky | None, service: str) -> StickyCookie | None:
     )
 
 
-def _max_body(mirroring: Mirroring) -> int:
+def _max_body(mirroring: Mirroring) -> int | None:
     if not mirroring.mirror_body:
-        return 0
+        return None
     wanted = mirroring.max_body_size
     return MAX_MIRRORED_BODY if wanted < 0 else min(wanted, MAX_MIRRORED_BODY)

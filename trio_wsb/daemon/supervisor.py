@@ -124,6 +124,7 @@ class Supervisor:
             background.start_soon(self._proxy.sweeper.run)
             background.start_soon(self._refresher.run)
             background.start_soon(self._checker.run)
+            background.start_soon(self._proxy.mirrors.run)
             with self._cut:
                 async with trio.open_nursery() as self._connections:
                     async with trio.open_nursery() as self._accepting:

@@ -21,6 +21,7 @@ from trio_wsb.http.reader import ResponseReader
 from trio_wsb.middleware.compress import GzipBody
 from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_shared
 from trio_wsb.proxy.client import ClientLeft, beside, to_client, watch_client
+from trio_wsb.proxy.mirroring import RequestCopies
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
 
@@ -47,9 +48,10 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     head = request.head
     repeatable = head.method in IDEMPOTENT and not head.framing.has_body
     tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry, request.sticky)
+    copies = RequestCopies(request) if request.mirrors else None
     while True:
         backend, upstream = await tries.connect()
-        exchange = _Exchange(request, backend, upstream)
+        exchange = _Exchange(request, backend, upstream, copies)
         counted_out = False
         try:
             return await exchange.run()
@@ -74,7 +76,14 @@ async def proxy_request(request: ProxiedRequest) -> bool:
 class _Exchange:
     """One request and its response over one backend connection."""
 
-    def __init__(self, request: ProxiedRequest, backend: Backend, upstream: ByteChannel) -> None:
+    def __init__(
+        self,
+        request: ProxiedRequest,
+        backend: Backend,
+        upstream: ByteChannel,
+        copies: RequestCopies | None,
+    ) -> None:
+        self._copies = copies
         self._request = request
         self._backend = backend
         self._upstream = upstream
@@ -149,6 +158,8 @@ class _Exchange:
                 self._limit_answer()
                 return None
             self._body_sent = True
+        if self._copies is not None:
+            self._copies.begin()
         self._limit_answer()
         return await watch_client(self._request)
 
@@ -163,6 +174,8 @@ class _Exchange:
             if body.done:
                 # Now, for while the write waits the scratch buffer belongs to others.
                 request.reader.feed(data[size:])
+            if self._copies is not None:
+                self._copies.add(data[:size])
             await send_shared(self._upstream, data[:size], stall_timeout=stall_timeout)
             if body.done:
                 return

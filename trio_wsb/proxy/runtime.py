@@ -17,6 +17,7 @@ from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.http.head import RequestHead
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Step
+from trio_wsb.proxy.mirrors import Mirrors
 from trio_wsb.proxy.places import HandshakePlaces
 from trio_wsb.proxy.relay import SCRATCH_SIZE
 from trio_wsb.proxy.services import ServiceNode as ServiceNode  # noqa: PLC0414 - part of this module's interface
@@ -89,6 +90,7 @@ class Proxy:
         """Asked before the routers, if whoever made the proxy has set it."""
         self.sessions = SessionTable()
         self.sweeper = Sweeper(self.sessions.losses.report)
+        self.mirrors = Mirrors()
         self.places = HandshakePlaces()
         """Bounds the handshakes under way."""
         self.connections: Counter[str] = Counter()

@@ -114,14 +114,14 @@ class MirrorRuntime:
 class MirroringRuntime:
     """A service, and others that get copies of some of its requests.
 
-    `max_body` is the number of bytes up to which a request's body is copied; 0 copies none, and a request with a
-    longer one is not mirrored.
+    `max_body` is the number of bytes, as they are framed, up to which a request's body is copied, and a request
+    with a longer one is not; None copies requests without their bodies.
     """
 
     name: str
     service: ServiceNode
     mirrors: tuple[MirrorRuntime, ...]
-    max_body: int
+    max_body: int | None
     rng: Random
 
 
@@ -133,7 +133,7 @@ class MirrorTarget:
     """Where a copy of one request goes."""
 
     service: ServiceRuntime
-    max_body: int
+    max_body: int | None
 
 
 @define

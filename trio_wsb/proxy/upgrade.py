@@ -21,6 +21,7 @@ from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, send_all
 from trio_wsb.proxy.client import beside, to_client, watch_client
+from trio_wsb.proxy.mirroring import mirror_session
 from trio_wsb.proxy.plain import forward_response
 from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.request import ProxiedRequest
@@ -144,13 +145,16 @@ async def _accept(
     check_answer(answer, head.headers.get("sec-websocket-key") or "", offered_protocols(head))
     accepted = request.answered(answer)
     await to_client(request, downstream_head(accepted, upgrade=True, framing=NO_BODY, keep_alive=True))
+    early, client = request.reader.take_rest(), request.channel
+    if request.mirrors:
+        client = mirror_session(request, answer, early)
     relay = Relay(
-        request.channel,
+        client,
         upstream,
         scratch=proxy.scratch,
         write_timeout=service.write_timeout,
         watch=proxy.sweeper.watch,
-        client_early=request.reader.take_rest(),
+        client_early=early,
         backend_early=reader.take_rest(),
     )
     return Session(

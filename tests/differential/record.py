@@ -1,0 +1,117 @@
+"""What a case asks, and what was seen of it: at the client and behind the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve, field, frozen
+
+KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
+
+View = dict[str, object]
+"""What was seen, flat: ``status``, ``field NAME``, ``app.0.target`` and so on. A later request's keys begin with its number."""
+
+
+@frozen
+class Ask:
+    """One request. `lines` are header lines beside Host; `hold` keeps the session open until the case is over."""
+
+    method: str = "GET"
+    target: str = "/"
+    lines: tuple[str, ...] = ()
+    body: bytes = b""
+    host: str | None = None
+    """Another Host than the router's; "" is an empty one."""
+    version: str = "1.1"
+    source: str = "127.0.0.1"
+    answer: str = ""
+    """Which answer the backend gives, by its name in `servers.ANSWERS`."""
+    upgrade: bool = False
+    hold: bool = False
+
+    def encoded(self, host: str) -> bytes:
+        """Return the request for a router that wants `host`."""
+        lines = [
+            f"{self.method} {self.target} HTTP/{self.version}",
+            f"Host: {host if self.host is None else self.host}",
+        ]
+        if self.upgrade:
+            lines += [
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Version: 13",
+                f"Sec-WebSocket-Key: {KEY}",
+            ]
+        if self.answer:
+            lines.append(f"X-Answer: {self.answer}")
+        if self.body and not any(line.lower().startswith("transfer-encoding") for line in self.lines):
+            lines.append(f"Content-Length: {len(self.body)}")
+        return "\r\n".join([*lines, *self.lines, "", ""]).encode("latin-1") + self.body
+
+
+def get(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1") -> Ask:
+    """Return a plain request."""
+    return Ask("GET", target, lines, answer=answer, source=source)
+
+
+def ws(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1", hold: bool = False) -> Ask:
+    """Return a handshake."""
+    return Ask("GET", target, lines, answer=answer, source=source, upgrade=True, hold=hold)
+
+
+def post(body: bytes, *lines: str, target: str = "/", answer: str = "") -> Ask:
+    """Return a request with a body."""
+    return Ask("POST", target, lines, body, answer=answer)
+
+
+def other(method: str, target: str = "/", *lines: str, answer: str = "") -> Ask:
+    """Return a request without a body and with another method than GET."""
+    return Ask(method, target, lines, answer=answer)
+
+
+@frozen
+class Difference:
+    """One intended difference: its name in the documentation, and what is seen with each; ``...`` is anything."""
+
+    name: str
+    traefik: object
+    ours: object
+
+
+@frozen
+class Case:
+    """Requests through one router, and where the two are to differ.
+
+    `through` names middlewares in order, `service` the router's. Without `compare_servers` it may be chance which
+    server answers: then only how often each did is compared.
+    """
+
+    name: str
+    asks: tuple[Ask, ...]
+    through: tuple[str, ...] = ()
+    service: str = "app"
+    differs: dict[str, Difference] = field(factory=dict)
+    spread: bool = False
+    """It is chance which server answers which request: only how often each did is compared."""
+    rule: str = ""
+    """Stands beside the Host by which the case's router is found."""
+
+
+def case(
+    name: str,
+    *asks: Ask,
+    through: str | Sequence[str] = (),
+    service: str = "app",
+    differs: dict[str, Difference] | None = None,
+    spread: bool = False,
+    rule: str = "",
+) -> Case:
+    """Return a case; `through` is one middleware or several."""
+    names = (through,) if isinstance(through, str) else tuple(through)
+    return Case(name, asks, names, service, differs or {}, spread, rule)
+
+
+def times(number: int, ask: Ask) -> list[Ask]:
+    """Return `ask` so many times."""
+    return [evolve(ask) for _ in range(number)]
