@@ -44,10 +44,15 @@ def test_every_problem_is_in_the_error(tmp_path: Path) -> None:
     ]
 
 
-def test_a_reference_to_nothing_stops_the_daemon_unless_it_may_not(tmp_path: Path) -> None:
+def test_a_reference_to_nothing_disables_the_router(tmp_path: Path) -> None:
     path = write(tmp_path, DANGLING)
-    assert fails(path) == [f'{path}:1:48 http.routers.r.service: no service "chat" is defined (define it)']
-    assert [each.code for each in load(path, strict_references=False).warnings] == ["reference"]
+    loaded = load(path)
+    (disabled,) = loaded.disabled
+    assert disabled.reasons == (
+        f'{path}:1:48 http.routers.r.service: no service "chat" is defined (define it)',
+    )
+    assert str(disabled) == f'router "r" is disabled: {disabled.reasons[0]}'
+    assert (loaded.config.http.routers, loaded.warnings) == ({}, [])
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -138,13 +143,19 @@ def test_authorities_must_be_there(tmp_path: Path) -> None:
     ].message == (f'"{tmp_path}" is not a regular file')
 
 
-def test_the_logs_folder_must_be_there(tmp_path: Path) -> None:
+def test_the_logs_folder(tmp_path: Path) -> None:
     path = write(tmp_path, f"log: {{filePath: {tmp_path}/logs/a.log}}\n")
+    (warning,) = load(path).warnings
+    assert str(warning) == (
+        f'{path}:1:17 log.filePath: there is no directory "{tmp_path}/logs" (the daemon tries to create it)'
+    )
+    (tmp_path / "logs").touch()
     assert fails(path) == [
-        f'{path}:1:17 log.filePath: "{tmp_path}/logs" is not a directory (create it first)'
+        f'{path}:1:17 log.filePath: "{tmp_path}/logs" is not a directory (name a file in a directory)'
     ]
+    (tmp_path / "logs").unlink()
     (tmp_path / "logs").mkdir()
-    load(path)
+    assert load(path).warnings == []
 
 
 def test_a_name_that_cannot_be_printed(tmp_path: Path) -> None:

@@ -92,9 +92,14 @@ def test_foreign_key(cls: type, key: str) -> None:
     read = document(text.replace("HERE", f"{key}: {{}}"))
     (problem,) = read.problems
     assert problem.key_path.endswith(f"{key}")
-    assert problem.severity == ("warning" if verdict.verdict == "ignored" else "error")
-    if verdict.verdict == "ignored":
+    assert problem.severity == ("error" if verdict.verdict == "unsupported" else "warning")
+    if verdict.verdict != "unsupported":
         assert read.config == config(text.replace("HERE", ""))
+
+
+def test_a_key_that_is_unsupported_on_account_of_what_stands_below_it() -> None:
+    (problem,) = document("providers: {docker: {}, file: {filename: a.yml}}\nhttp: {}").problems
+    assert (problem.key_path, problem.severity) == ("providers", "error")
 
 
 SERVICE = "http: {services: {s: %s}}\n"
@@ -109,6 +114,7 @@ PLACES = {
     model.HTTP: "http: {HERE}",
     model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
     services.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
+    services.PassiveHealthCheck: BALANCER % "passiveHealthCheck: {HERE}",
     services.Weighted: PARTS % "a: {weighted: {services: [{name: b}], HERE}}",
     services.Failover: PARTS % "a: {failover: {service: b, fallback: b, HERE}}",
     services.Mirroring: PARTS % "a: {mirroring: {service: b, HERE}}",

@@ -55,7 +55,9 @@ def get(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0
     return Ask("GET", target, lines, answer=answer, source=source)
 
 
-def ws(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1", hold: bool = False) -> Ask:
+def ws(
+    target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1", hold: bool = False
+) -> Ask:
     """Return a handshake."""
     return Ask("GET", target, lines, answer=answer, source=source, upgrade=True, hold=hold)
 

@@ -140,7 +140,9 @@ def documents(
             "entryPoints": ["web"],
             **({"middlewares": list(each.through)} if each.through else {}),
         }
-    return {"http": {"routers": routers, "services": dict(services), "middlewares": dict(middlewares), **more}}
+    return {
+        "http": {"routers": routers, "services": dict(services), "middlewares": dict(middlewares), **more}
+    }
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path, host: str) -> None:
@@ -148,7 +150,10 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path, host: str) -> 
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text("utf-8", "replace")[-4000:]
         with suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": host}, trust_env=False).status_code != 404:
+            if (
+                httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": host}, trust_env=False).status_code
+                != 404
+            ):
                 return
         time.sleep(0.02)  # no event tells when a program that is not ours has read its files
     raise AssertionError(f"{process.args!r} does not answer: {log.read_text('utf-8', 'replace')[-4000:]}")
@@ -156,9 +161,12 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path, host: str) -> 
 
 @contextmanager
 def _program(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -166,7 +174,9 @@ def _program(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def running(directory: Path, cases: Sequence[Case], dynamic: dict[str, Any], servers: Servers) -> Iterator[World]:
+def running(
+    directory: Path, cases: Sequence[Case], dynamic: dict[str, Any], servers: Servers
+) -> Iterator[World]:
     """Run both with the same dynamic file until the block ends."""
     program = traefik_program()
     assert program is not None
@@ -191,7 +201,13 @@ def running(directory: Path, cases: Sequence[Case], dynamic: dict[str, Any], ser
     with (
         _program(directory / "theirs", program, f"--configFile={directory / 'traefik.yml'}") as first,
         _program(
-            directory / "ours", sys.executable, "-m", "trio_wsb", "run", "--config", str(directory / "trio-wsb.yml")
+            directory / "ours",
+            sys.executable,
+            "-m",
+            "trio_wsb",
+            "run",
+            "--config",
+            str(directory / "trio-wsb.yml"),
         ) as second,
     ):
         _wait(theirs, first, directory / "theirs", plain)
@@ -204,5 +220,7 @@ def rough(view: View) -> View:
     found = dict(view)
     for key, value in view.items():
         if key.endswith("field x-retry-in") and isinstance(value, tuple):
-            found[key] = tuple(re.sub(r"(\d+)\.\d+s$", lambda match: f"{int(match[1]) + 1}s", text) for text in value)
+            found[key] = tuple(
+                re.sub(r"(\d+)\.\d+s$", lambda match: f"{int(match[1]) + 1}s", text) for text in value
+            )
     return found

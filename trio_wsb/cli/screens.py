@@ -6,7 +6,7 @@ markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -107,8 +107,20 @@ def _overview(document: View) -> Table:
         where = ", ".join(entry["addresses"]) or "closed"
         figure = f"{entry['name']}  {where}  {entry['connections']:,}{limit} connections"
         grid.add_row("" if index else "entry points", Text(figure))
+    for line in _disabled_routers(document.get("routers", ())):
+        grid.add_row(*line)
     grid.add_row("sessions", _session_totals(document["sessions"]))
     return grid
+
+
+def _disabled_routers(routers: Sequence[View]) -> Iterable[tuple[str, Text]]:
+    disabled = [each for each in routers if each["status"] == "disabled"]
+    if disabled:
+        words = f", {len(routers) - len(disabled):,} run"
+        yield "routers", Text.assemble((f"{len(disabled):,} disabled", "bold red"), words)
+    for each in disabled:
+        for reason in each["error"]:
+            yield "", Text(f"{each['name']}  {reason}", style="red")
 
 
 def _session_totals(sessions: View) -> Text:

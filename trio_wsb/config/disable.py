@@ -4,20 +4,21 @@ A router whose rule is none, or that leads, over however many steps, to somethin
 the others run; so is one whose middleware cannot be used, since without it the router would let through what it was meant
 to hold back. Anything else that is wrong is wrong with the file as a whole.
 
-    serversTransport <- service <- service <- router      a reference, seen from what it names; what is wrong
-                   middleware <- chain    <- router       spreads along the arrows
+    service    -> weighted, mirroring, failover -> router      what is wrong with the first
+    middleware -> chain                         -> router      is wrong with all that name it
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
 from trio_wsb.config.model import HTTP, Config, Router
 from trio_wsb.config.problems import Problem, printable
+from trio_wsb.config.servicetree import service_references
 
 Element: TypeAlias = tuple[str, str]
 """A section of `http` and a name in it."""
@@ -35,7 +36,10 @@ _DISABLING: Mapping[str, frozenset[str]] = {
 
 @frozen
 class DisabledRouter:
-    """A router that does not run; `reasons` are lines, ready to be shown. `router` is None if even its text is unusable."""
+    """A router that does not run.
+
+    `reasons` are lines, ready to be shown; `router` is what the file says of it, None where its rule is unusable.
+    """
 
     name: str
     reasons: tuple[str, ...]
@@ -71,12 +75,12 @@ def usable(config: Config, problems: Iterable[Problem]) -> Usable:
 
     """
     problems = tuple(problems)
-    http = _on_known_entry_points(config)
-    reasons = _reasons(http, problems)
+    http = config.http
+    reasons = _reasons(config, problems)
     disabled = {name: why for (section, name), why in reasons.items() if section == "routers"}
     told = {id(problem) for why in disabled.values() for problem in why}
     left = HTTP(
-        routers=_without(http.routers, "routers", reasons),
+        routers=_without(_on_known_entry_points(config), "routers", reasons),
         services=_without(http.services, "services", reasons),
         middlewares=_without(http.middlewares, "middlewares", reasons),
         servers_transports=http.servers_transports,
@@ -84,7 +88,7 @@ def usable(config: Config, problems: Iterable[Problem]) -> Usable:
     return Usable(
         evolve(config, http=left),
         tuple(
-            DisabledRouter(name, tuple(map(str, why)), config.http.routers.get(name))
+            DisabledRouter(name, tuple(map(str, why)), http.routers.get(name))
             for name, why in sorted(disabled.items())
         ),
         tuple(problem for problem in problems if id(problem) not in told),
@@ -99,25 +103,25 @@ def _element(problem: Problem) -> Element | None:
     return None
 
 
-def _on_known_entry_points(config: Config) -> HTTP:
-    """Return `http` with each router on those of its entry points that there are, as long as there is one."""
+def _on_known_entry_points(config: Config) -> dict[str, Router]:
+    """Return the routers, each on those of its entry points that there are, as long as there is one."""
     routers = dict(config.http.routers)
     for name, router in routers.items():
         known = tuple(each for each in router.entry_points if each in config.entry_points)
         # One that is left with none must not come to stand for every entry point.
         if known and known != router.entry_points:
             routers[name] = evolve(router, entry_points=known)
-    return evolve(config.http, routers=routers)
+    return routers
 
 
-def _reasons(http: HTTP, problems: Iterable[Problem]) -> _Reasons:
+def _reasons(config: Config, problems: Iterable[Problem]) -> _Reasons:
     """Return what cannot be used, and why."""
     reasons: _Reasons = {}
     for problem in problems:
         element = _element(problem)
-        if element is not None and not _spares(problem, http):
+        if element is not None and not _can_do_without(config, problem):
             reasons.setdefault(element, []).append(problem)
-    users = _users(http)
+    users = _users(config.http)
     waiting = deque(reasons)
     while waiting:
         element = waiting.popleft()
@@ -129,16 +133,36 @@ def _reasons(http: HTTP, problems: Iterable[Problem]) -> _Reasons:
     return reasons
 
 
-def _spares(problem: Problem, http: HTTP) -> bool:
-    """Whether `problem` is an entry point that a router can do without."""
+def _can_do_without(config: Config, problem: Problem) -> bool:
+    """Whether `problem` is that an entry point is missing, and the router has another one."""
     match problem.path:
         case ("http", "routers", str(name), "entryPoints", _):
-            router = http.routers.get(name)
-            # The first is known if any is, since then only those are left.
-            return (
-                router is not None
-                and bool(router.entry_points)
-                and problem.code == "reference"
-                and _runs(router)
-            )
+            router = config.http.routers.get(name)
+            return router is not None and not config.entry_points.keys().isdisjoint(router.entry_points)
     return False
+
+
+def _users(http: HTTP) -> dict[Element, list[Element]]:
+    """Return for each part that others name who these are."""
+    users: dict[Element, list[Element]] = {}
+    for used, user in _uses(http):
+        users.setdefault(used, []).append(user)
+    return users
+
+
+def _uses(http: HTTP) -> Iterator[tuple[Element, Element]]:
+    for name, service in http.services.items():
+        for part, _ in service_references(service, ()):
+            yield ("services", part), ("services", name)
+    for name, middleware in http.middlewares.items():
+        if middleware.chain is not None:
+            for part in middleware.chain.middlewares:
+                yield ("middlewares", part), ("middlewares", name)
+    for name, router in http.routers.items():
+        yield ("services", router.service), ("routers", name)
+        for part in router.middlewares:
+            yield ("middlewares", part), ("routers", name)
+
+
+def _without(defined: Mapping[str, _Named], section: str, reasons: _Reasons) -> dict[str, _Named]:
+    return {name: each for name, each in defined.items() if (section, name) not in reasons}

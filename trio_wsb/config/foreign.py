@@ -1,7 +1,8 @@
 """Keys that Traefik or a later version knows and this one does not.
 
-Two verdicts. IGNORED: the key has no meaning here, and leaving it out changes nothing that a user of this program
-relies on; it is accepted with a warning, so that a Traefik file need not be edited. UNSUPPORTED: the key asks for
+Three verdicts. IGNORED: the key has no meaning here, and leaving it out changes nothing that a user of this program
+relies on; it is accepted with a warning, so that a Traefik file need not be edited. INEFFECTIVE: it asks for something
+that is not there yet and whose absence harms nobody; accepted with a warning too. UNSUPPORTED: the key asks for
 something that this version does not do; passing over it in silence could open a service to strangers (`basicAuth`)
 or send clients elsewhere, so it is an error.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_wsb.config import middlewares, model, services
 
@@ -20,14 +21,28 @@ from trio_wsb.config import middlewares, model, services
 class Foreign:
     """A verdict on a key; `reason` completes "because ..." or says what to write instead."""
 
-    verdict: Literal["ignored", "unsupported"]
+    verdict: Literal["ignored", "ineffective", "unsupported"]
     reason: str
     replaces: str = ""
     """The required key that it stands in for, whose absence is then no second problem."""
+    but_not: Mapping[str, str] = field(factory=dict)
+    """Keys below it that are unsupported all the same, and why."""
+
+    def judged(self, value: object) -> Foreign:
+        """Return the verdict on the key with what stands below it."""
+        below = value if isinstance(value, Mapping) else {}
+        for key, reason in self.but_not.items():
+            if key in below:
+                return Foreign("unsupported", reason)
+        return self
 
 
 def _ignored(reason: str) -> Foreign:
     return Foreign("ignored", reason)
+
+
+def _ineffective(reason: str, **but_not: str) -> Foreign:
+    return Foreign("ineffective", reason, but_not=but_not)
 
 
 def _unsupported(reason: str, replaces: str = "") -> Foreign:
@@ -52,14 +67,14 @@ _FILE = {
     "tcp": _NO_LAYER_4,
     "udp": _NO_LAYER_4,
     "tls": _REMOVE_TLS,
-    "certificatesResolvers": _REMOVE_TLS,
-    "serversTransport": _unsupported(
-        "write it as http.serversTransports.NAME and name it in the loadBalancer"
+    "certificatesResolvers": _ineffective("no certificates are obtained"),
+    "providers": _ineffective(
+        "routers and services are read from this file alone, and containers are not discovered",
+        file="write routers and services under http in this file",
     ),
-    "providers": _unsupported("write routers and services under http in this file"),
-    "api": _unsupported("there is no API"),
-    "metrics": _unsupported("there are no Prometheus metrics"),
-    "accessLog": _unsupported("the log has a line for each session"),
+    "api": _ineffective("there is no API; `trio-wsb status` shows what it would"),
+    "metrics": _ineffective("there are no Prometheus metrics; balancerMetricPath shows the count table"),
+    "accessLog": _ineffective("the log has a line for each session"),
 }
 
 _ENTRY_POINT = {
@@ -84,6 +99,11 @@ _ROUTER = {
 _SERVICE = {
     "highestRandomWeight": _unsupported("use loadBalancer with strategy hrw", "loadBalancer"),
     "middlewares": _unsupported("requests that they would refuse would pass"),
+}
+
+_PASSIVE = {
+    "max_fails": _unsupported("it is maxFailedAttempts here"),
+    "fail_timeout": _unsupported("it is failureWindow here"),
 }
 
 _PARTS_HEALTH = {"healthCheck": _ignored("the health of the services below always counts")}
@@ -144,6 +164,7 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     model.Router: _ROUTER,
     middlewares.Middleware: _MIDDLEWARE,
     services.Service: _SERVICE,
+    services.PassiveHealthCheck: _PASSIVE,
     services.Weighted: _PARTS_HEALTH,
     services.Failover: _PARTS_HEALTH,
     services.Mirroring: _PARTS_HEALTH,

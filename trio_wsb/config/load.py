@@ -13,9 +13,10 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
+from trio_wsb.config.disable import DisabledRouter, is_fatal, usable
 from trio_wsb.config.document import Document, read_document
-from trio_wsb.config.model import Config
-from trio_wsb.config.problems import Finding, InvalidConfiguration, Problem
+from trio_wsb.config.model import Config, ServersTransport
+from trio_wsb.config.problems import Finding, InvalidConfiguration, KeyPath, Problem
 from trio_wsb.config.validate import Names
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -24,10 +25,14 @@ MAX_FILE_BYTES = 4 * 2**20
 
 @frozen
 class Loaded:
-    """A configuration to run with, and what is worth saying about it."""
+    """A configuration to run with, and what is worth saying about it.
+
+    `disabled` are the routers that the file has and `config` has not.
+    """
 
     config: Config
     warnings: list[Problem]
+    disabled: tuple[DisabledRouter, ...] = ()
 
 
 @frozen
@@ -39,21 +44,20 @@ class Checked:
     problems: list[Problem]
 
 
-def load(path: Path | str, *, strict_references: bool = True) -> Loaded:
-    """Return the configuration in the file `path`.
-
-    Args:
-      path: the file.
-      strict_references: a reference that leads nowhere in this file is an error; else it is a warning.
+def load(path: Path | str) -> Loaded:
+    """Return the configuration in the file `path`, without the routers that cannot run.
 
     Raises:
-      InvalidConfiguration: the file cannot be read or has errors; it carries every problem.
+      InvalidConfiguration: the file cannot be read, or has errors that are not those of single routers; it carries
+        every problem.
 
     """
-    (checked,) = _check([path], strict_references=strict_references)
-    if checked.config is None:
-        raise InvalidConfiguration(checked.problems)
-    return Loaded(checked.config, checked.problems)
+    ((_, read),) = _judge([path])
+    problems = [read] if isinstance(read, Problem) else read.problems
+    if isinstance(read, Problem) or read.config is None or any(map(is_fatal, problems)):
+        raise InvalidConfiguration(problems)
+    found = usable(read.config, problems)
+    return Loaded(found.config, list(found.warnings), found.disabled)
 
 
 def check(paths: Sequence[Path | str], *, strict: bool = False) -> list[Checked]:
@@ -64,7 +68,7 @@ def check(paths: Sequence[Path | str], *, strict: bool = False) -> list[Checked]
       strict: warnings are errors.
 
     """
-    checked = _check(paths, strict_references=False)
+    checked = [_checked(file, read) for file, read in _judge(paths)]
     if not strict:
         return checked
     return [
@@ -109,17 +113,21 @@ def read_file(path: Path | str) -> bytes:
     return data
 
 
-def _check(paths: Sequence[Path | str], *, strict_references: bool) -> list[Checked]:
+def _judge(paths: Sequence[Path | str]) -> list[tuple[str, Document | Problem]]:
+    """Read the files and complete their checks; the problems of each are in the order of the text."""
     files = [os.fspath(path) for path in paths]
     read = [_read(file) for file in files]
     names = Names()
     for each in read:
         if isinstance(each, Document):
             names |= each.names
-    return [
-        _judge(file, each, names, strict_references=strict_references)
-        for file, each in zip(files, read, strict=True)
-    ]
+    for each in read:
+        if isinstance(each, Document):
+            each.judge(names)
+            if each.config is not None:
+                each.add(_other_files(each.config))
+            each.problems.sort(key=lambda problem: problem.position)
+    return list(zip(files, read, strict=True))
 
 
 def _read(file: str) -> Document | Problem:
@@ -133,39 +141,34 @@ def _read(file: str) -> Document | Problem:
         return Problem(file, 1, 1, "", message, hint)
 
 
-def _judge(file: str, read: Document | Problem, names: Names, *, strict_references: bool) -> Checked:
+def _checked(file: str, read: Document | Problem) -> Checked:
     if isinstance(read, Problem):
         return Checked(file, None, [read])
-    read.judge(names)
-    if read.config is not None:
-        read.add(_other_files(read.config))
-    problems = sorted(
-        (_referring(each) if strict_references else each for each in read.problems),
-        key=lambda problem: problem.position,
-    )
-    failed = any(problem.severity == "error" for problem in problems)
-    return Checked(file, None if failed else read.config, problems)
-
-
-def _referring(problem: Problem) -> Problem:
-    return evolve(problem, severity="error") if problem.code == "reference" else problem
+    failed = any(problem.severity == "error" for problem in read.problems)
+    return Checked(file, None if failed else read.config, read.problems)
 
 
 def _other_files(config: Config) -> Iterator[Finding]:
     """Yield what is wrong with the files that `config` names."""
-    for name, transport in config.http.servers_transports.items():
+    transports: dict[KeyPath, ServersTransport] = {("serversTransport",): config.servers_transport}
+    for name, each in config.http.servers_transports.items():
+        transports["http", "serversTransports", name] = each
+    for path, transport in transports.items():
         for index, authorities in enumerate(transport.root_cas):
             reason = _unreadable(authorities)
             if reason:
                 yield Finding(
-                    ("http", "serversTransports", name, "rootCAs", index),
+                    (*path, "rootCAs", index),
                     f'"{authorities}" {reason}',
                     "name a PEM file that the daemon may read",
                 )
     if config.log.file_path is not None:
         folder = Path(config.log.file_path).parent
-        if not folder.is_dir():
-            yield Finding(("log", "filePath"), f'"{folder}" is not a directory', "create it first")
+        if not folder.exists():
+            message, hint = f'there is no directory "{folder}"', "the daemon tries to create it"
+            yield Finding(("log", "filePath"), message, hint, "warning")
+        elif not folder.is_dir():
+            yield Finding(("log", "filePath"), f'"{folder}" is not a directory', "name a file in a directory")
 
 
 def _unreadable(path: str) -> str:

@@ -200,13 +200,16 @@ def default_entry_points() -> dict[str, EntryPoint]:
 
 @frozen
 class Config:
-    """A whole configuration, checked: every reference resolves."""
+    """A whole configuration. When it runs every reference resolves."""
 
     entry_points: Mapping[str, EntryPoint] = option(
         "Listeners by name. `admin` is never a router's entry point unless the router names it.",
         Factory(default_entry_points),
     )
     http: HTTP = option("Routers, services and transports.", HTTP())
+    servers_transport: ServersTransport = option(
+        "How connections are made for load balancers that name no transport.", ServersTransport()
+    )
     log: Log = option("The daemon's log.", Log())
     ping: Ping = option("The health answer.", Ping())
     balancer_metric_path: str = option(

@@ -63,8 +63,8 @@ None of these ends an idle session.
 _FOREIGN = """
 ## Keys of Traefik without a meaning here
 
-*Ignored* keys are accepted with a warning. *Unsupported* ones are errors: to pass over a middleware that was meant to keep
-strangers out, in silence, would let them in.
+*Ignored* keys are accepted with a warning, and so are *ineffective* ones, which ask for what is not there yet.
+*Unsupported* ones are errors: to pass over a middleware that was meant to keep strangers out, in silence, would let them in.
 
 | section | key | verdict | because |
 | --- | --- | --- | --- |
@@ -192,6 +192,8 @@ def _foreign_rows() -> Iterator[str]:
         place = f"`{places[cls]}`" if places[cls] else "top of the file"
         for key, foreign in keys.items():
             yield f"| {place} | `{key}` | {foreign.verdict} | {foreign.reason} |\n"
+            for below, reason in foreign.but_not.items():
+                yield f"| {place} | `{key}.{below}` | unsupported | {reason} |\n"
 
 
 def _places(cls: Any, path: str) -> Iterator[tuple[str, Any]]:

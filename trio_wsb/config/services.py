@@ -95,7 +95,7 @@ class PassiveHealthCheck:
         "Time within which failures are counted, and the longest for which a server is passed over: the first time it "
         "is for 1s, then twice as long each time that it fails again.",
         Duration(10.0),
-        check=PERIOD,
+        check=DEADLINE,
     )
     max_failed_attempts: int = option(
         "Failures within the window after which a server is passed over; 0 is never.",

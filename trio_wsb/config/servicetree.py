@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trio_wsb.config.model import Config
-from trio_wsb.config.problems import Finding, KeyPath
-from trio_wsb.config.services import Service
+from trio_wsb.config.problems import Finding, KeyPath, Severity
+from trio_wsb.config.services import Service, Sticky
 
 KINDS = ("loadBalancer", "weighted", "failover", "mirroring")
 
@@ -31,7 +31,26 @@ def service_findings(config: Config) -> Iterator[Finding]:
         path: KeyPath = ("http", "services", name)
         yield from _one_kind(service, path)
         yield from _weighted(service, path)
+        yield from _without_effect(service, path)
     yield from _cycles(config)
+
+
+def _without_effect(service: Service, path: KeyPath) -> Iterator[Finding]:
+    balancer, weighted = service.load_balancer, service.weighted
+    if balancer is not None:
+        if balancer.slow_start and balancer.strategy == "iphash":
+            here: KeyPath = (*path, "loadBalancer", "slowStart")
+            message = "has no effect with the strategy iphash"
+            yield Finding(here, message, "use hrw, which moves few clients at a time", "warning")
+        yield from _cookie(balancer.sticky, (*path, "loadBalancer", "sticky"))
+    if weighted is not None:
+        yield from _cookie(weighted.sticky, (*path, "weighted", "sticky"))
+
+
+def _cookie(sticky: Sticky | None, path: KeyPath) -> Iterator[Finding]:
+    if sticky is not None and sticky.cookie.same_site == "none" and not sticky.cookie.secure:
+        message = "makes browsers refuse a cookie that is not secure"
+        yield Finding((*path, "cookie", "sameSite"), message, "write secure: true beside it", "warning")
 
 
 def _one_kind(service: Service, path: KeyPath) -> Iterator[Finding]:
@@ -87,7 +106,10 @@ def _cycles(config: Config) -> Iterator[Finding]:
             for target, path in references:
                 if target in way:
                     cycle = " -> ".join([*way[way.index(target) :], target])
-                    yield Finding(path, f"leads back to itself: {cycle}", "name a service that does not")
+                    # By its own name it may mean another provider's service, so it is no more wrong than a missing one.
+                    severity: Severity = "warning" if target == name else "error"
+                    message = f"leads back to itself: {cycle}"
+                    yield Finding(path, message, "name a service that does not", severity, "cycle")
                 elif target in services and target not in done:
                     enter(target)
                     break

@@ -145,7 +145,9 @@ def expand(file: File, *, web_lost: bool = False) -> Expansion:
                 listen_path, message, "write one of the two", other=("entryPoints", ENTRY_POINT, "address")
             )
         )
-    config = Config(entry_points, http, file.log, file.ping, metric_path, file.control)
+    config = Config(
+        entry_points, http, file.servers_transport, file.log, file.ping, metric_path, file.control
+    )
     return Expansion(config, origins, tuple(findings))
 
 

@@ -276,7 +276,8 @@ def _walk_class(error: ClassValidationError, node: object, path: KeyPath) -> Ite
             for key in sorted(other.extra_fields):
                 verdict = foreign(error.cl, key)
                 replaced.add((nearest(key, keys.values()) or "") if verdict is None else verdict.replaces)
-                yield _extra_key(error.cl, key, path)
+                value = node.get(key) if isinstance(node, MapNode) else None
+                yield _extra_key(error.cl, key, path, value)
         else:
             yield _finding(other, path)
     for each, note in nested:
@@ -301,17 +302,19 @@ def _finding(error: Exception, path: KeyPath, at: Literal["key", "value"] = "val
     return Finding(path, f"is not understood: {error}")
 
 
-def _extra_key(cls: type, key: str, path: KeyPath) -> Finding:
+def _extra_key(cls: type, key: str, path: KeyPath, value: object) -> Finding:
     here = (*path, key)
-    verdict = foreign(cls, key)
-    if verdict is None:
+    found = foreign(cls, key)
+    if found is None:
         near = nearest(key, _keys(cls))
         hint = _valid_keys(cls) if near is None else f'did you mean "{near}"?'
         if near is not None and near.lower() == key.lower():
             hint = f'write "{near}"; upper and lower case differ'
         return Finding(here, "unknown key", hint, at="key")
-    if verdict.verdict == "ignored":
-        message = "has no meaning here and is ignored"
+    verdict = found.judged(value)
+    if verdict.verdict != "unsupported":
+        ignored = verdict.verdict == "ignored"
+        message = "has no meaning here and is ignored" if ignored else "has no effect in this version"
         return Finding(here, message, verdict.reason, "warning", "ignored", at="key")
     return Finding(here, "is not supported by this version", verdict.reason, at="key")
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
+from trio_wsb.config.internal import PING, UNAVAILABLE
 from trio_wsb.config.model import Config, EntryPoint
 from trio_wsb.config.problems import Finding, KeyPath, nearest
 from trio_wsb.config.scalars import show
@@ -130,7 +131,7 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
     http = config.http
     for name, router in http.routers.items():
         path: KeyPath = ("http", "routers", name)
-        yield from _reference(router.service, "service", names.services, (*path, "service"))
+        yield from _service(router.service, names.services, (*path, "service"))
         for index, entry_point in enumerate(router.entry_points):
             yield from _reference(
                 entry_point, "entry point", names.entry_points, (*path, "entryPoints", index)
@@ -147,6 +148,15 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
     if config.ping.entry_point is not None:
         path = ("ping", "entryPoint")
         yield from _reference(config.ping.entry_point, "entry point", names.entry_points, path)
+
+
+def _service(name: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
+    """Yield what is wrong with the service that a router names, which may be one of the balancer's own."""
+    if name in UNAVAILABLE:
+        message = f"{show(name)} is not available in this version"
+        yield Finding(path, message, UNAVAILABLE[name], "warning", "reference")
+    elif name != PING:
+        yield from _reference(name, "service", known, path)
 
 
 def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:

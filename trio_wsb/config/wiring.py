@@ -30,7 +30,7 @@ def middleware_findings(config: Config, known: Collection[str]) -> Iterator[Find
             circle = _circle(name, defined)
             if circle:
                 message = f"leads back to itself: {' -> '.join(circle)}"
-                yield Finding(chain, message, "take one of them out of its chain")
+                yield Finding(chain, message, "take one of them out of its chain", code="cycle")
     for name, router in config.http.routers.items():
         yield from _references(router.middlewares, known, ("http", "routers", name, "middlewares"))
 
@@ -42,9 +42,8 @@ def _one_kind(middleware: Middleware, path: KeyPath) -> Iterator[Finding]:
         yield Finding(path, "has no kind", f"write one of {alternatives(known)}", at="key", code="empty")
     elif len(kinds) > 1:
         message = f"has {len(kinds)} kinds: {', '.join(kinds)}"
-        yield Finding(
-            path, message, "give each a name of its own, and a chain if they belong together", at="key"
-        )
+        hint = "give each a name of its own, and a chain if they belong together"
+        yield Finding(path, message, hint, code="value", at="key")
 
 
 def _options(options: Any, path: KeyPath) -> Iterator[Finding]:
@@ -62,7 +61,8 @@ def _options(options: Any, path: KeyPath) -> Iterator[Finding]:
             else:
                 here = (*here, step)
                 value = value[step] if isinstance(value, (Mapping, tuple)) else None
-        yield Finding(here, problem.message, problem.hint, problem.severity)
+        code = "value" if problem.severity == "error" else ""
+        yield Finding(here, problem.message, problem.hint, problem.severity, code)
 
 
 def _references(names: Collection[str], known: Collection[str], path: KeyPath) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import structlog
 from trio_wsb import __version__
 from trio_wsb.daemon.build import Prepared
 from trio_wsb.daemon.limits import raise_descriptor_limit, sessions_possible
-from trio_wsb.daemon.reload import ReloadOutcome
+from trio_wsb.daemon.reload import ReloadOutcome, log_disabled
 from trio_wsb.daemon.services import balancers_of
 
 log = structlog.stdlib.get_logger("trio_wsb.daemon")
@@ -22,6 +22,7 @@ def log_start(prepared: Prepared) -> None:
     """
     for warning in prepared.warnings:
         log.warning("configuration warning", problem=warning)
+    log_disabled(prepared.disabled)
     for name, balancer in balancers_of(prepared.config.http).items():
         log.info(
             "balancing",

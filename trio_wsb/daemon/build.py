@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress, Networks
 from trio_wsb.background.counts import CountTarget
@@ -21,11 +21,14 @@ from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.balancing.passive import PassivePolicy
+from trio_wsb.config.disable import DisabledRouter
+from trio_wsb.config.internal import PING
 from trio_wsb.config.load import load
 from trio_wsb.config.model import Config, EntryPoint, Ping
 from trio_wsb.config.services import LoadBalancer
 from trio_wsb.daemon.middlewares import Loaded, StepFactory, load_files
 from trio_wsb.daemon.services import (
+    DEFAULT_TRANSPORT,
     ServiceBuilder,
     balancers_of,
     count_targets,
@@ -37,7 +40,7 @@ from trio_wsb.daemon.services import (
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.tls import client_context
-from trio_wsb.proxy.runtime import EntryPointRuntime, Route, Runtime, ServiceRuntime
+from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Route, Runtime, ServiceRuntime
 from trio_wsb.routing.table import RouterTable
 
 ADMIN = "admin"
@@ -62,6 +65,8 @@ class Prepared:
     """By serversTransport name (None is the default one), for services with a backend that needs it."""
     middleware_files: Loaded = field(factory=dict)
     """What middlewares name in files, by their names."""
+    disabled: tuple[DisabledRouter, ...] = ()
+    """The routers that the file has and `config` has not."""
 
     @property
     def addresses(self) -> dict[str, ListenAddress]:
@@ -98,13 +103,21 @@ def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
 
     """
     loaded = load(path)
+    config = _with_default_transport(loaded.config)
     known = {} if previous is None else {tls.source: tls for tls in previous.tls.values()}
     return Prepared(
-        loaded.config,
+        config,
         tuple(map(str, loaded.warnings)),
-        _load_tls(loaded.config, known),
-        load_files(loaded.config),
+        _load_tls(config, known),
+        load_files(config),
+        loaded.disabled,
     )
+
+
+def _with_default_transport(config: Config) -> Config:
+    """Return `config` with `serversTransport` where load balancers that name none look for it."""
+    transports = {**config.http.servers_transports, DEFAULT_TRANSPORT: config.servers_transport}
+    return evolve(config, http=evolve(config.http, servers_transports=transports))
 
 
 def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> dict[str | None, ClientTLS]:
@@ -123,7 +136,8 @@ def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> 
             )
         except OSError as error:  # ssl.SSLError is one
             reason = error.strerror or getattr(error, "reason", None) or "no certificate in it"
-            problems.append(f"http.serversTransports.{name}.rootCAs: cannot be used: {str(reason).lower()}")
+            place = "serversTransport" if name is None else f"http.serversTransports.{name}"
+            problems.append(f"{place}.rootCAs: cannot be used: {str(reason).lower()}")
     if problems:
         raise ConfigurationError(problems)
     return contexts
@@ -143,11 +157,13 @@ class Builder:
         """Return the snapshot; nothing of it is in force yet."""
         config = prepared.config
         nodes = self._services.build(config.http, prepared.tls_context)
+        answering = {PING: PingService(config.ping.terminating_status_code), **nodes}
         services = {name: node for name, node in nodes.items() if isinstance(node, ServiceRuntime)}
         parents = {name: node for name, node in nodes.items() if name not in services}
         chains = self._steps.chains(config, prepared.middleware_files)
         routes = {
-            name: Route(nodes[router.service], chains[name]) for name, router in config.http.routers.items()
+            name: Route(answering[router.service], chains[name])
+            for name, router in config.http.routers.items()
         }
         entry_points = {
             name: _entry_point(config, name, entry, routes) for name, entry in config.entry_points.items()

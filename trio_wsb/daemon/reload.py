@@ -7,13 +7,14 @@ present one has read it; all who ask meanwhile share that one, so a storm of SIG
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
 import trio
 from attrs import define, field, frozen
 
+from trio_wsb.config.disable import DisabledRouter
 from trio_wsb.daemon.build import Prepared, prepare
 from trio_wsb.errors import ConfigurationError
 
@@ -25,13 +26,15 @@ class ReloadOutcome:
     """What came of a reload.
 
     `problems` and `warnings` are lines, ready to be shown; there are problems if and only if it failed. `finished_at`
-    is in seconds since 1970, `duration` in seconds.
+    is in seconds since 1970, `duration` in seconds. `disabled` are the routers that the configuration now in force leaves
+    out.
     """
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     finished_at: float
     duration: float
+    disabled: tuple[DisabledRouter, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -46,6 +49,12 @@ class _Round:
     wanted: trio.Event = field(factory=trio.Event)
     finished: trio.Event = field(factory=trio.Event)
     outcome: ReloadOutcome | None = None
+
+
+def log_disabled(disabled: Iterable[DisabledRouter]) -> None:
+    """Log a line for each router that does not run."""
+    for router in disabled:
+        log.warning("router disabled", router=router.name, reason="; ".join(router.reasons))
 
 
 def _nothing() -> None:
@@ -119,12 +128,14 @@ class Reloader:
         begun = trio.current_time()
         warnings: tuple[str, ...] = ()
         problems: tuple[str, ...] = ()
+        disabled: tuple[DisabledRouter, ...] = ()
         try:
             # Reading and parsing a megabyte of YAML takes a tenth of a second, and sessions must not wait.
             prepared = await trio.to_thread.run_sync(prepare, self.path, self.current)
             warnings = (*prepared.warnings, *_needs_restart(self._first, prepared))
             self._apply(prepared)
             self._take(prepared)
+            disabled = prepared.disabled
         except ConfigurationError as error:
             problems = tuple(error.problems)
         except Exception as error:
@@ -132,7 +143,7 @@ class Reloader:
             log.exception("internal error in a reload")
             problems = (f"internal error: {type(error).__name__}; the log has more",)
         duration = round(trio.current_time() - begun, 3)
-        outcome = ReloadOutcome(problems, warnings, time.time(), duration)
+        outcome = ReloadOutcome(problems, warnings, time.time(), duration, disabled)
         self._tell(outcome)
         return outcome
 
@@ -149,7 +160,13 @@ class Reloader:
         if outcome.succeeded:
             for warning in outcome.warnings:
                 log.warning("configuration warning", problem=warning)
-            log.info("configuration reloaded", **counts, duration=outcome.duration)
+            log_disabled(outcome.disabled)
+            log.info(
+                "configuration reloaded",
+                **counts,
+                duration=outcome.duration,
+                **({"routersDisabled": len(outcome.disabled)} if outcome.disabled else {}),
+            )
             return
         for problem in outcome.problems:
             log.error("configuration problem", problem=problem)

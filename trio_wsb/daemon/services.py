@@ -37,7 +37,8 @@ from trio_wsb.proxy.services import (
     WeightedRuntime,
 )
 
-DEFAULT_TRANSPORT = ServersTransport()
+DEFAULT_TRANSPORT = "default@internal"
+"""The transport of load balancers that name none; nobody can give one of his own this name."""
 
 MAX_MIRRORED_BODY = 1 << 20
 """Bytes of a request's body that are held for its copies, whatever `maxBodySize` says."""
@@ -48,7 +49,7 @@ TLSOf = Callable[[LoadBalancer], ssl.SSLContext | None]
 def transport_of(http: HTTP, balancer: LoadBalancer) -> ServersTransport:
     """Return the transport that `balancer` names, or the default one."""
     if balancer.servers_transport is None:
-        return DEFAULT_TRANSPORT
+        return http.servers_transports.get(DEFAULT_TRANSPORT) or ServersTransport()
     return http.servers_transports[balancer.servers_transport]
 
 

@@ -18,7 +18,7 @@ from trio_wsb import __version__
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
-from trio_wsb.config.model import Config
+from trio_wsb.config.model import Config, Router
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
@@ -60,9 +60,11 @@ def status(state: DaemonState, at: Moment) -> View:
         "stopping": state.proxy.stopping,
         "configuration": configuration(state.reloader),
         "entryPoints": entry_points(state),
+        "routers": routers(state),
         "services": services(state),
         "backends": list(backends(state, at.now)),
         "sessions": session_totals(state),
+        "mirrors": mirrors(state),
     }
 
 
@@ -86,7 +88,7 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
         "finishedAt": moment(outcome.finished_at),
         "duration": outcome.duration,
         "problems": list(outcome.problems),
-        "warnings": list(outcome.warnings),
+        "warnings": [*outcome.warnings, *map(str, outcome.disabled)],
     }
 
 
@@ -102,6 +104,34 @@ def entry_points(state: DaemonState) -> list[View]:
         }
         for name, entry in state.proxy.runtime.entry_points.items()
     ]
+
+
+def routers(state: DaemonState) -> list[View]:
+    """Return each router by its name: those that run are "enabled", the others "disabled" with the reasons in `error`.
+
+    Of a disabled router nothing is given but what of it could be read.
+    """
+    current = state.reloader.current
+    if current is None:
+        return []
+    views = [
+        {"name": name, "status": "enabled", "error": [], **_router(router)}
+        for name, router in current.config.http.routers.items()
+    ]
+    for each in current.disabled:
+        known = {} if each.router is None else _router(each.router)
+        views.append({"name": each.name, "status": "disabled", "error": list(each.reasons), **known})
+    return sorted(views, key=lambda view: str(view["name"]))
+
+
+def _router(router: Router) -> View:
+    return {
+        "rule": router.rule.text,
+        "service": router.service,
+        "entryPoints": list(router.entry_points),
+        "middlewares": list(router.middlewares),
+        "priority": router.priority or router.rule.default_priority,
+    }
 
 
 def services(state: DaemonState) -> list[View]:
@@ -124,6 +154,12 @@ def session_totals(state: DaemonState) -> View:
         "opened": sessions.opened_total,
         "ended": {cause.value: sessions.ended_total[cause] for cause in Cause},
     }
+
+
+def mirrors(state: DaemonState) -> View:
+    """Return how many copies of sessions and requests there are and were, and why some were given up."""
+    found = state.proxy.mirrors
+    return {"running": found.running, "begun": found.begun_total, "dropped": dict(found.dropped_total)}
 
 
 def backends(state: DaemonState, now: float) -> Iterator[View]:

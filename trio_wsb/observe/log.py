@@ -61,7 +61,7 @@ class LogOutput:
           OSError: the file cannot be opened; the log goes on as before.
 
         """
-        opened = Path(path).open("a", encoding="utf-8", buffering=1) if path is not None else None  # noqa: SIM115 - kept until `close`
+        opened = _open(Path(path)) if path is not None else None
         self.close()
         self._file = opened
         stream: IO[str] = self._file or sys.stderr
@@ -80,6 +80,12 @@ class LogOutput:
             except OSError:
                 pass
         self._file = None
+
+
+def _open(path: Path) -> IO[str]:
+    """Open a log to append to; its directory is created when there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8", buffering=1)
 
 
 def priority(stream: IO[str], level: str) -> str:

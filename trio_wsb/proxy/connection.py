@@ -11,6 +11,7 @@ Every way out closes the client's channel; every refusal is one answer and one l
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
 
 import structlog
@@ -21,7 +22,7 @@ from trio_wsb.errors import BadRequest, HTTPError
 from trio_wsb.http.answers import closing_response, error_response, text_response
 from trio_wsb.http.forward import believed_values, client_address
 from trio_wsb.http.head import RequestHead
-from trio_wsb.http.headers import Headers
+from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
@@ -29,7 +30,7 @@ from trio_wsb.proxy.chain import Answered, Passage
 from trio_wsb.proxy.client import ClientLeft
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
 from trio_wsb.proxy.request import Peer, ProxiedRequest
-from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
+from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Proxy
 from trio_wsb.proxy.services import find_way
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.stickiness import Stickiness
@@ -181,6 +182,14 @@ class Connection:
             vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
             passage.request = evolve(passage.request, head=vetted)
             await passage.run(route.steps)
+        if isinstance(route.service, PingService):
+            # An upgrade is refused by this answer, and what may follow it is no request.
+            keep_alive = keep_alive and not upgrade
+            passage.conclude(200)
+            headers = passage.edited(Headers())
+            status = route.service.status_stopping
+            await self._send(self._ping(head, status, headers, keep_alive=keep_alive), ANSWER_TIMEOUT)
+            return keep_alive
         way = find_way(route.service, passage.request.head.headers, trio.current_time())
         if way.cookies:
             passage.edit_response(lambda headers: Headers([*headers, *way.cookies]))
@@ -224,10 +233,17 @@ class Connection:
         if not (entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}):
             internal = self._proxy.internal
             return None if internal is None else internal(entry, self._peer.address, head, keep_alive)
+        return self._ping(head, entry.ping_status_stopping, (), keep_alive=keep_alive)
+
+    def _ping(
+        self, head: RequestHead, status_stopping: int, headers: Iterable[Field], *, keep_alive: bool
+    ) -> bytes:
+        """Return the answer of /ping."""
         stopping = self._proxy.stopping
         return text_response(
-            entry.ping_status_stopping if stopping else 200,
+            status_stopping if stopping else 200,
             "stopping" if stopping else "OK",
+            headers,
             head_only=head.method == "HEAD",
             close=not keep_alive,
         )

@@ -85,7 +85,7 @@ async def _copy_session(
         reason = await _Copy(request, service, request.head, upgrade=True).run_session(answer, feed)
         feed.drop(reason or "over")
         return reason
-    return feed.reason or "slow"
+    return feed.reason or ("slow" if feed.behind else None)
 
 
 async def _copy_request(request: ProxiedRequest, target: MirrorTarget, body: bytes) -> str | None:
@@ -113,6 +113,7 @@ class _Copy:
         if backend is None:
             return "no backend"
         opened_at: float | None = None
+        counted_out = False
         channel: ByteChannel | None = None
         try:
             channel = await self._request.proxy.dial(backend.url, self._service.transport)
@@ -122,24 +123,23 @@ class _Copy:
             if own.status == 101:
                 check_answer(own, key, offered_protocols(self._head))
             if own.status != 101 or _negotiated(own) != _negotiated(answer):
+                counted_out = True
                 backend.handshake_ended(trio.current_time())
-                backend = None
                 return "refused" if own.status != 101 else "negotiated otherwise"
             opened_at = trio.current_time()
             backend.session_opened(opened_at)
             return await self._feed(channel, feed)
         except (DialError, Silence, HTTPError) as error:
+            counted_out = True
             log_failure(self._service.name, backend, str(error) or "no answer")
-            backend = None
             return "failed"
         finally:
             if channel is not None:
                 channel.close()
-            if backend is not None:
-                if opened_at is None:
-                    backend.handshake_ended()
-                else:
-                    backend.session_ended(trio.current_time(), opened_at)
+            if opened_at is not None:
+                backend.session_ended(trio.current_time(), opened_at)
+            elif not counted_out:
+                backend.handshake_ended()
 
     async def run_request(self, body: bytes) -> str | None:
         """Send the request and read what comes back; None or why it was given up."""
@@ -147,7 +147,7 @@ class _Copy:
         if backend is None:
             return "no backend"
         channel: ByteChannel | None = None
-        answered = False
+        answered = counted_out = False
         try:
             channel = await self._request.proxy.dial(backend.url, self._service.transport)
             await self._ask(channel, backend, body, ResponseReader())
@@ -155,13 +155,13 @@ class _Copy:
             await _read_up(channel, self._request.proxy.scratch)
             return None
         except (DialError, Silence, HTTPError) as error:
+            counted_out = True
             log_failure(self._service.name, backend, str(error) or "no answer")
-            backend = None
             return "failed"
         finally:
             if channel is not None:
                 channel.close()
-            if backend is not None:
+            if not counted_out:
                 backend.handshake_ended(trio.current_time() if answered else None)
 
     def _choose(self) -> Backend | None:
@@ -200,17 +200,13 @@ class _Copy:
 
     async def _feed(self, channel: ByteChannel, feed: MirrorFeed) -> str | None:
         """Pass on what the client sends until the session is over; None then, else why the copy is."""
-        reason: str | None = None
 
         async def discard() -> None:
-            nonlocal reason
             try:
                 while await receive_some(channel, self._request.proxy.scratch):
                     pass
             except OSError:
                 pass
-            if not feed.ended:
-                reason = "ended"
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -219,12 +215,15 @@ class _Copy:
                 while data := await feed.take():
                     await send_all(channel, data)
                 channel.shutdown()
-                # Its last words are waited for, or our close would be a reset that overtakes what we have sent.
-                await trio.sleep(LAST_WORDS)
+                # Its end is waited for, or our close would be a reset that overtakes what we have sent.
+                await trio.sleep_forever()
             except OSError:
-                reason = "ended"
-            nursery.cancel_scope.cancel()
-        return reason
+                nursery.cancel_scope.cancel()
+        feed.stop()
+        # A backend that has seen the client's Close frame may end a moment before the session does.
+        with trio.move_on_after(LAST_WORDS):
+            await feed.over.wait()
+        return None if feed.ended else "ended"
 
 
 async def _read_up(channel: ByteChannel, scratch: memoryview) -> None:

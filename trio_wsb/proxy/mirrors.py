@@ -30,21 +30,32 @@ log = structlog.stdlib.get_logger("trio_wsb.mirror")
 class MirrorFeed:
     """What a session's client has sent and its copy has not taken yet."""
 
-    __slots__ = ("_buffer", "_more", "ended", "reason", "scope")
+    __slots__ = ("_buffer", "_more", "_stopped", "over", "reason", "scope")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._more = trio.Event()
-        self.ended = False
-        """Whether there will be no more."""
+        self._stopped = False
+        self.over = trio.Event()
+        """Set when the session is."""
         self.reason: str | None = None
         """Why the copy was given up."""
         self.scope = trio.CancelScope()
         """What the copy runs in."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more."""
+        return self.over.is_set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that the copy has not taken."""
+        return bool(self._buffer)
+
     def give(self, data: Data) -> None:
         """Add what the client sent, unless the copy was given up. Never waits."""
-        if self.reason is not None or self.ended:
+        if self._stopped or self.ended:
             return
         if len(self._buffer) + len(data) > FEED_LIMIT:
             self.drop("slow")
@@ -55,7 +66,7 @@ class MirrorFeed:
     def end(self) -> None:
         """Note that the session is over; the copy gets what is left, and a moment for it."""
         if not self.ended:
-            self.ended = True
+            self.over.set()
             self.scope.deadline = min(self.scope.deadline, trio.current_time() + LAST_WORDS)
             self._more.set()
 
@@ -63,8 +74,13 @@ class MirrorFeed:
         """Give the copy up."""
         if self.reason is None:
             self.reason = reason
-            self._buffer.clear()
+            self.stop()
             self.scope.cancel()
+
+    def stop(self) -> None:
+        """Keep nothing from now on: the copy takes no more."""
+        self._stopped = True
+        self._buffer.clear()
 
     async def take(self) -> bytes:
         """Wait for more and return all of it; nothing when the session is over."""
@@ -140,7 +156,8 @@ class Mirrors:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run copies until cancelled."""
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             try:
                 task_status.started()
                 await trio.sleep_forever()

@@ -29,10 +29,17 @@ from trio_wsb.routing.table import RouterTable
 
 
 @frozen
+class PingService:
+    """The service that answers as /ping does, with this status while the daemon stops."""
+
+    status_stopping: int = 503
+
+
+@frozen
 class Route:
     """Where a router leads: through the steps of its middlewares to its service."""
 
-    service: ServiceNode
+    service: ServiceNode | PingService
     steps: tuple[Step, ...] = ()
 
 
