@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -98,9 +97,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(2**40)
-    began = time.perf_counter()
     assert "larger than 4 MiB" in fails(path)[0]
-    assert time.perf_counter() - began < 1
 
 
 def test_a_file_whose_size_is_not_told() -> None:

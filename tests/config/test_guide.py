@@ -1,0 +1,82 @@
+"""The configuration of the guide that users of Traefik come with loads as it stands; guide/*.yml are its blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.config.helpers import lines
+from trio_wsb.config.document import read_document
+from trio_wsb.config.load import check
+from trio_wsb.config.problems import Problem
+from trio_wsb.config.validate import Names
+
+GUIDE = Path(__file__).parent / "guide"
+
+EXPECTED: dict[str, set[str]] = {
+    "canary": {
+        "http.services.backend-canary.weighted.services[0].name",
+        "http.services.backend-canary.weighted.services[1].name",
+    },
+    "debugging": {"accessLog", "log.filePath"},
+    "headers": set(),
+    "metrics": {"metrics"},
+    "mirroring": {
+        "http.services.backend-mirror.mirroring.service",
+        "http.services.backend-mirror.mirroring.mirrors[0].name",
+    },
+    "retry": set(),
+    "traefik": {
+        "accessLog", "api", "certificatesResolvers", "global", "log.filePath", "metrics", "ping.entryPoint", "providers",
+    },
+    "websocket": {"http.middlewares.websocket-headers.headers.customRequestHeaders.Connection"},
+}  # fmt: skip
+"""Where each block has a warning: what is ignored, has no effect yet, or is defined in another file."""
+
+PENDING = {"entryPoints.web.http", "http.routers.websocket-router.tls"}
+"""Keys whose features are not there yet and that must not be passed over: redirection to HTTPS and TLS."""
+
+
+def read(name: str) -> list[Problem]:
+    document = read_document((GUIDE / f"{name}.yml").read_bytes(), f"{name}.yml")
+    document.judge(Names())
+    return [each for each in document.problems if each.key_path not in PENDING]
+
+
+def test_every_block_is_expected() -> None:
+    assert {path.stem for path in GUIDE.glob("*.yml")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_block(name: str) -> None:
+    problems = read(name)
+    assert {each.severity for each in problems} <= {"warning"}
+    # Whether a log's folder is there depends on the machine, and is no question of the text.
+    assert {each.key_path for each in problems} == EXPECTED[name] - {"log.filePath"}
+
+
+def test_checked_together_the_blocks_find_each_other() -> None:
+    files = [GUIDE / f"{name}.yml" for name in sorted(EXPECTED)]
+    problems = [
+        problem for each in check(files) for problem in each.problems if problem.key_path not in PENDING
+    ]
+    assert {each.severity for each in problems} == {"warning"}
+    assert {each.key_path for each in problems if each.code in {"reference", "cycle"}} == {
+        *EXPECTED["canary"],
+        *EXPECTED["mirroring"],
+        "ping.entryPoint",
+    }
+
+
+def test_the_static_transport_acts() -> None:
+    document = read_document((GUIDE / "traefik.yml").read_bytes(), "traefik.yml")
+    assert document.config is not None
+    assert document.config.servers_transport.insecure_skip_verify
+
+
+def test_what_has_no_effect_says_so() -> None:
+    assert lines("metrics: {prometheus: {}}\nhttp: {}\n") == [
+        "f.yaml:1:1 metrics: has no effect in this version "
+        "(there are no Prometheus metrics; balancerMetricPath shows the count table) [warning]"
+    ]
