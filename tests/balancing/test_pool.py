@@ -33,8 +33,8 @@ class Service:
         self.counts = CountTable()
         self.pool = Pool(
             [
-                Member(backend, *spec)
-                for backend, *spec in zip(
+                Member(backend, weight, limit)
+                for backend, weight, limit in zip(
                     self.backends, weights or [1] * count, limits or [0] * count, strict=True
                 )
             ],

@@ -49,6 +49,14 @@ class TestCheck:
         )
         assert result.stderr == "1 warning\n"
 
+    def test_a_bad_rule_is_an_error_though_the_others_run(self, folder: Path) -> None:
+        (folder / "rule.yaml").write_text(DANGLING.replace("Path(", "Pth("))
+        result = run("rule.yaml")
+        assert result.exit_code == 1
+        assert result.stdout == (
+            "rule.yaml:1:28 http.routers.r.rule: unknown matcher 'Pth' (did you mean Path?)\n"
+        )
+
     def test_strict(self) -> None:
         result = run("--strict", "dangling.yaml")
         assert result.exit_code == 1

@@ -124,6 +124,18 @@ def test_the_screen() -> None:
     assert lines[10].split() == ["10.0.0.1:8080", "ready", "1", "1,234", "3", "1,246", "12", "3.4s"]
 
 
+def test_health_and_services_of_services() -> None:
+    health = {"path": "/h", "mode": "http", "up": False, "checkedAgo": 1.0, "problem": "answered 503"}
+    services = [
+        {"name": "chat", "strategy": "leastconn"},
+        {"name": "canary", "strategy": "weighted", "parts": ["chat", "other"]},
+    ]
+    drawn = text(status(backends=[backend("http://a", state="down", health=health)], services=services))
+    assert " down " in drawn
+    assert "a: check failed: answered 503" in drawn
+    assert drawn.splitlines()[-1].strip() == "canary  weighted of chat, other"
+
+
 def test_states_and_reports() -> None:
     backends = [
         backend("http://192.168.100.201:8080", state="cooling_down", coolDownLeft=7.6),
@@ -183,6 +195,21 @@ def test_warnings_a_stop_and_no_backends() -> None:
     assert "               trio-wsb.yaml:1:1 global" in drawn
     assert "web  closed  1,300 of" in drawn
     assert "no backends" in drawn
+
+
+def test_disabled_routers() -> None:
+    routers = [
+        {"name": "chat", "status": "enabled", "error": []},
+        {"name": "[b]ad", "status": "disabled", "error": ["f.yaml:1:2 first", "f.yaml:3:4 second"]},
+    ]
+    lines = draw(status_screen(status(routers=routers)))
+    at = next(index for index, line in enumerate(lines) if line.startswith("routers"))
+    assert lines[at : at + 3] == [
+        "routers        1 disabled, 1 run",
+        "               [b]ad  f.yaml:1:2 first",
+        "               [b]ad  f.yaml:3:4 second",
+    ]
+    assert not any(line.startswith("routers") for line in draw(status_screen(status(routers=routers[:1]))))
 
 
 def test_a_wide_terminal_shows_more() -> None:

@@ -201,3 +201,27 @@ def _holds(config: Config) -> None:
             assert set(middleware.chain.middlewares) <= set(http.middlewares)
     for router in http.routers.values():
         assert set(router.entry_points) <= set(config.entry_points)
+
+
+def test_more_problems_than_are_looked_for_are_fatal(tmp_path: Path) -> None:
+    """One that is not looked for could be that of a middleware, and a router would run without it."""
+    path = tmp_path / "f.yaml"
+    routers = "".join(
+        f"    r{number}: {{rule: Path(`/`), service: chat, middlewares: [gone]}}\n" for number in range(1001)
+    )
+    path.write_text(TOP + routers)
+    with pytest.raises(InvalidConfiguration) as raised:
+        load(path)
+    assert f"{path}:1:1: there are more than 1000 problems (put these right first)" in raised.value.problems
+
+
+def test_any_number_of_keys_may_be_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    routers = "".join(
+        f"    r{number}: {{rule: Path(`/`), service: s, observability: {{}}}}\n" for number in range(1500)
+    )
+    path.write_text(f"http:\n  services: {{s: {BALANCER}}}\n  routers:\n{routers}")
+    loaded = load(path)
+    assert len(loaded.config.http.routers) == 1500
+    assert len(loaded.warnings) == 1000
+    assert loaded.disabled == ()

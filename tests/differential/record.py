@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Final
 
 from attrs import evolve, field, frozen
@@ -30,8 +32,8 @@ class Ask:
     upgrade: bool = False
     hold: bool = False
 
-    def encoded(self, host: str) -> bytes:
-        """Return the request for a router that wants `host`."""
+    def encoded(self, host: str, values: Mapping[str, str]) -> bytes:
+        """Return the request for a router that wants `host`; names in braces in `lines` become their `values`."""
         lines = [
             f"{self.method} {self.target} HTTP/{self.version}",
             f"Host: {host if self.host is None else self.host}",
@@ -47,7 +49,9 @@ class Ask:
             lines.append(f"X-Answer: {self.answer}")
         if self.body and not any(line.lower().startswith("transfer-encoding") for line in self.lines):
             lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join([*lines, *self.lines, "", ""]).encode("latin-1") + self.body
+        for line in self.lines:
+            lines.append(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], line))
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
 
 
 def get(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1") -> Ask:
@@ -74,30 +78,44 @@ def other(method: str, target: str = "/", *lines: str, answer: str = "") -> Ask:
 
 @frozen
 class Difference:
-    """One intended difference: its name in the documentation, and what is seen with each; ``...`` is anything."""
+    """An intended difference: its name in the documentation, and what each of the two shows."""
 
     name: str
-    traefik: object
-    ours: object
+    keys: str
+    """Which parts of a view differ: a pattern in the manner of a shell."""
+    traefik: object = ...
+    """A value, None for nothing, ``...`` for anything."""
+    ours: object = ...
+    where: Mapping[str, object] = field(factory=dict)
+    """Further parts of Traefik's view that must be as given here."""
+
+    def explains(self, key: str, traefik: View, ours: View) -> bool:
+        """Whether what differs at `key` is this difference."""
+        number, colon, bare = key.rpartition(": ")
+        if not fnmatchcase(bare, self.keys):
+            return False
+        fits = all(traefik.get(number + colon + other) == value for other, value in self.where.items())
+        return fits and all(
+            wanted is ... or view.get(key) == wanted
+            for view, wanted in ((traefik, self.traefik), (ours, self.ours))
+        )
 
 
 @frozen
 class Case:
-    """Requests through one router, and where the two are to differ.
+    """Requests through one router, and where the two are to differ beside what differs everywhere.
 
-    `through` names middlewares in order, `service` the router's. Without `compare_servers` it may be chance which
-    server answers: then only how often each did is compared.
+    `through` names middlewares in order, `service` the router's. With `spread` it is chance which server answers
+    which request, and only how often each did is compared. `rule` stands beside the Host that leads to the router.
     """
 
     name: str
     asks: tuple[Ask, ...]
-    through: tuple[str, ...] = ()
-    service: str = "app"
-    differs: dict[str, Difference] = field(factory=dict)
-    spread: bool = False
-    """It is chance which server answers which request: only how often each did is compared."""
-    rule: str = ""
-    """Stands beside the Host by which the case's router is found."""
+    through: tuple[str, ...]
+    service: str
+    differs: tuple[Difference, ...]
+    spread: bool
+    rule: str
 
 
 def case(
@@ -105,13 +123,13 @@ def case(
     *asks: Ask,
     through: str | Sequence[str] = (),
     service: str = "app",
-    differs: dict[str, Difference] | None = None,
+    differs: Sequence[Difference] = (),
     spread: bool = False,
     rule: str = "",
 ) -> Case:
     """Return a case; `through` is one middleware or several."""
     names = (through,) if isinstance(through, str) else tuple(through)
-    return Case(name, asks, names, service, differs or {}, spread, rule)
+    return Case(name, asks, names, service, tuple(differs), spread, rule)
 
 
 def times(number: int, ask: Ask) -> list[Ask]:

@@ -81,6 +81,7 @@ ANSWERS: Final[dict[str, bytes]] = {
     "page-kept": answer("200 OK", "Content-Type: text/html", "Cache-Control: no-transform", body=PAGE),
     "page-part": answer("206 Partial Content", "Content-Type: text/html", "Content-Range: bytes 0-2279/9999", body=PAGE),
     "die": b"",
+    "late": b"",
     "garbage": b"this is no HTTP\r\n\r\n",
     "auth-user": answer("200 OK", "X-Auth-User: ada", "X-Auth-Group: staff", "X-Other: o", "Set-Cookie: sid=9; Path=/", "Set-Cookie: other=8"),
     "auth-login": answer("302 Found", "Location: /login", "Set-Cookie: back=1", TEXT, body=b"go and log in\n"),
@@ -177,6 +178,9 @@ class Servers:
             self._seen.append(Seen(name, method, target, tuple(fields), body))
         which = lower.get("x-auth-answer" if name == "auth" else "x-answer", "")
         reply = ANSWERS[which or ("switch" if "upgrade" in lower else "")]
+        if which == "late":
+            # Nothing, for as long as the proxy waits: it ends the connection.
+            return bool(read(1))
         if method == "HEAD":
             reply = reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         sock.sendall(reply)

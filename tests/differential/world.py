@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from hashlib import sha256
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +31,7 @@ TRUSTED: Final = "127.0.0.2"
 
 APPS: Final = ("app1", "app2", "app3")
 
-NOT_COMPARED: Final = frozenset({"date"})
-"""What a clock decides."""
+_RETRY_IN: Final = re.compile(r"(\d+)\.\d+(m?s)$")
 
 _CLOSE_FRAME: Final = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 
@@ -46,6 +46,8 @@ class World:
     ours: int
     hosts: Mapping[str, str]
     """The Host of each case, by its name."""
+    cookies: Mapping[str, str]
+    """The value of a sticky cookie for each server."""
 
     def see(self, case: Case, port: int) -> View:
         """Make the requests of `case` and return what was seen."""
@@ -55,7 +57,7 @@ class World:
         with ExitStack() as held:
             for number, ask in enumerate(case.asks):
                 prefix = f"{number}: " if number else ""
-                found = exchange(port, ask, self.hosts[case.name], held)
+                found = exchange(port, ask.encoded(self.hosts[case.name], self.cookies), ask, held)
                 found |= _behind(self.servers.take(), chosen, spread=case.spread)
                 view |= {prefix + key: value for key, value in found.items()}
         if case.spread:
@@ -63,12 +65,12 @@ class World:
         return view
 
 
-def exchange(port: int, ask: Ask, host: str, held: ExitStack) -> View:
-    """Make one request on a connection of its own; return what the client saw."""
+def exchange(port: int, request: bytes, ask: Ask, held: ExitStack) -> View:
+    """Send `request`, which is `ask`, on a connection of its own; return what the client saw."""
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE, (ask.source, 0))
     with ExitStack() as closing:
         closing.enter_context(sock)
-        sock.sendall(ask.encoded(host))
+        sock.sendall(request)
         response = closing.enter_context(HTTPResponse(sock, method=ask.method))
         try:
             response.begin()
@@ -99,13 +101,28 @@ def _rest(sock: socket.socket) -> bytes:
 
 
 def _fields(kind: str, fields: Sequence[tuple[str, str]]) -> View:
+    """Return header fields as they are compared: names in lower case, in no order but that of equal names.
+
+    The order of cookies and of what is listed in Vary means nothing, and time decides about a few values.
+    """
     view: dict[str, Any] = {}
     for name, value in fields:
-        lower = name.lower()
-        if lower not in NOT_COMPARED:
-            key = f"{kind} {lower}"
-            view[key] = (*view.get(key, ()), value)
+        key = f"{kind} {name.lower()}"
+        view[key] = (*view.get(key, ()), value)
+    for key, found in view.items():
+        lower = key.rpartition(" ")[2]
+        if lower in {"vary", "set-cookie"}:
+            view[key] = tuple(sorted(found))
+        elif lower == "date":
+            view[key] = tuple("now" if "1994" not in value else value for value in found)
+        elif lower == "x-retry-in":
+            view[key] = tuple(_RETRY_IN.sub(_whole, value) for value in found)
     return view
+
+
+def _whole(match: re.Match[str]) -> str:
+    """Return a duration in Go's notation in whole units, and milliseconds as one."""
+    return match[2] if match[2] == "ms" else f"{int(match[1]) + 1}{match[2]}"
 
 
 def _behind(seen: Sequence[Seen], chosen: Counter[str], *, spread: bool) -> View:
@@ -212,15 +229,5 @@ def running(
     ):
         _wait(theirs, first, directory / "theirs", plain)
         _wait(ours, second, directory / "ours", plain)
-        yield World(servers, theirs, ours, hosts)
-
-
-def rough(view: View) -> View:
-    """Return the view with what time decides made comparable: X-Retry-In to the second."""
-    found = dict(view)
-    for key, value in view.items():
-        if key.endswith("field x-retry-in") and isinstance(value, tuple):
-            found[key] = tuple(
-                re.sub(r"(\d+)\.\d+s$", lambda match: f"{int(match[1]) + 1}s", text) for text in value
-            )
-    return found
+        cookies = {name: sha256(url.encode()).hexdigest()[:16] for name, url in servers.urls.items()}
+        yield World(servers, theirs, ours, hosts, cookies)

@@ -28,6 +28,7 @@ from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.channel import receive_some, send_all
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
 from trio_wsb.proxy.causes import Cause
+from trio_wsb.proxy.chain import Step
 from trio_wsb.proxy.connection import Connection
 from trio_wsb.proxy.request import Peer
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Route, Runtime, ServiceRuntime, TransportRuntime
@@ -310,8 +311,9 @@ async def staged(
     pass_host_header: bool = True,
     server_name: str = "",
     tls_backends: bool = False,
+    steps: Sequence[Step] = (),
 ) -> AsyncIterator[Stage]:
-    """Run a proxy whose backends follow `scripts`, for as long as the block lasts."""
+    """Run a proxy whose backends follow `scripts`, for as long as the block lasts; `steps` stand before them."""
     urls = [parse_backend_url(f"http://b{number}:8080") for number in range(1, len(scripts) + 1)]
     script_of = dict(zip(urls, scripts, strict=True))
     backends = [Backend(url) for url in urls]
@@ -333,7 +335,7 @@ async def staged(
         policy=ForwardPolicy(Networks(tuple(map(parse_network, trusted)))),
         ping=True,
         ping_status_stopping=PING_STATUS_STOPPING,
-        routers=RouterTable([("all", parse_rule(rule), 0, Route(service))]),
+        routers=RouterTable([("all", parse_rule(rule), 0, Route(service, tuple(steps)))]),
     )
 
     async def dial(url: BackendURL, transport: TransportRuntime) -> MemoryChannel:
@@ -387,11 +389,15 @@ class _CancelAtStep(Instrument):
 
 
 async def cancelling_at_every_step(
-    scripts: Sequence[Script], play: Callable[[Stage, Client], Awaitable[None]]
+    scripts: Sequence[Script],
+    play: Callable[[Stage, Client], Awaitable[None]],
+    *,
+    steps: Sequence[Step] = (),
+    after: Callable[[], None] = lambda: None,
 ) -> None:
     """Run `play` again and again, with its connection cancelled one step later each time.
 
-    The counts are checked after each. Buffers are small, so that every send has to wait at some time.
+    The counts are checked after each, and `after` is called. Buffers are small, so that every send has to wait at some time.
     """
     step = 0
     cancelled = True
@@ -400,7 +406,7 @@ async def cancelling_at_every_step(
         instrument = _CancelAtStep(step)
         trio.lowlevel.add_instrument(instrument)
         try:
-            async with staged(*scripts, capacity=60) as stage:
+            async with staged(*scripts, capacity=60, steps=steps) as stage:
                 client = stage.connect()
                 instrument.scope = client.scope
 
@@ -417,6 +423,7 @@ async def cancelling_at_every_step(
                     client.close()
                     await client.done.wait()
                 assert stage.counts == [(0, 0)] * len(scripts)
+                after()
                 cancelled = client.scope.cancelled_caught
         finally:
             trio.lowlevel.remove_instrument(instrument)

@@ -231,6 +231,27 @@ async def test_failover(autojump_clock: MockClock) -> None:
         assert (kind_of(node), parts_of(node)) == ("failover", ["main", "spare"])
 
 
+async def test_failover_within_one_request(autojump_clock: MockClock) -> None:
+    for refused in (refuse_dial, die):
+        async with serving(refused, named("b2")) as (stage, services):
+            main, spare = services.leaf("main", 1), services.leaf("spare", 2, sticky=COOKIE)
+            services.serve(FailoverRuntime("all", main, spare))
+            answer = await ask(stage)
+            assert body(answer) == "b2"
+            assert cookies(answer)[1:] == [f"ws={sticky_value('http://b2:8080')}; Path=/; HttpOnly"]
+            assert stage.dialled == ["b1", "b2"]
+
+
+async def test_services_that_all_fail_are_tried_once_each(autojump_clock: MockClock) -> None:
+    async with serving(refuse_dial, refuse_dial) as (stage, services):
+        parts: list[tuple[ServiceNode, int]] = [(services.leaf("one", 1), 1), (services.leaf("two", 2), 1)]
+        services.serve(WeightedRuntime("all", parts, sticky=COOKIE, rng=random.Random(1)))
+        answer = await ask(stage)
+        assert status_of(answer) == 502
+        assert cookies(answer) == []
+        assert stage.dialled == ["b1", "b2"]
+
+
 async def test_nested(autojump_clock: MockClock) -> None:
     async with serving(named("b1"), named("b2"), named("b3")) as (stage, services):
         inner = FailoverRuntime("inner", services.leaf("one", 1), services.leaf("two", 2))

@@ -29,7 +29,8 @@ _STATE_STYLES = {
 def status_screen(document: View, *, wide: bool = False) -> RenderableType:
     """Return the screen for an answer to ``GET /status``; a `wide` one has totals, failures and pod names too."""
     parts: list[RenderableType] = [_overview(document), Text()]
-    services = {each["name"]: each["strategy"] for each in document["services"]}
+    leaves = [each for each in document["services"] if "parts" not in each]
+    services = {each["name"]: each["strategy"] for each in leaves}
     by_service: dict[str | None, list[View]] = {name: [] for name in services}
     for backend in document["backends"]:
         by_service.setdefault(backend["service"], []).append(backend)
@@ -38,8 +39,14 @@ def status_screen(document: View, *, wide: bool = False) -> RenderableType:
             heading = Text("no longer configured, with sessions that live on", style="bold")
         else:
             heading = Text.assemble((name, "bold"), f"  {services.get(name, '')}")
-        parts += [heading, _backends(backends, wide=wide), *_report_problems(backends), Text()]
-    return Group(*parts[:-1])
+        problems = [*_health_problems(backends), *_report_problems(backends)]
+        parts += [heading, _backends(backends, wide=wide), *problems, Text()]
+    for each in document["services"]:
+        if "parts" in each:
+            parts.append(
+                Text.assemble((each["name"], "bold"), f"  {each['strategy']} of {', '.join(each['parts'])}")
+            )
+    return Group(*(parts if parts[-1] else parts[:-1]))
 
 
 def watch_screen(document: View, trouble: str | None, *, wide: bool = False) -> RenderableType:
@@ -175,6 +182,14 @@ def _backends(backends: list[View], *, wide: bool) -> RenderableType:
             row.append(Text(each["podName"] or ""))
         table.add_row(*row)
     return table
+
+
+def _health_problems(backends: list[View]) -> Iterable[Text]:
+    for each in backends:
+        health = each.get("health")
+        if health and health["problem"]:
+            style = "yellow" if health["up"] else "red"
+            yield Text(f"{_short_url(each['url'])}: check failed: {health['problem']}", style=style)
 
 
 def _report_problems(backends: list[View]) -> Iterable[Text]:

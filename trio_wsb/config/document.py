@@ -6,7 +6,7 @@ to the checks between parts; what follows only from the cut is not reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from attrs import define, field
@@ -21,6 +21,11 @@ from trio_wsb.config.yamltree import MAX_PROBLEMS, ListNode, MapNode, Mark, Tree
 
 _MOST_CUTS = 16
 """Rounds of cutting; a missing key takes what it is missing in with it, and the model is nine levels deep."""
+
+_OF_A_WHOLE = frozenset({"empty", "value", "effect"})
+"""Codes of findings that may be due to what was cut out below."""
+
+_MORE = Finding((), f"there are more than {MAX_PROBLEMS} problems", "put these right first")
 
 _WEB: frozenset[KeyPath] = frozenset(
     {("listen",), (NAME,), (NAME, "listen"), ("entryPoints",), ("entryPoints", ENTRY_POINT)}
@@ -46,13 +51,17 @@ class Document:
     def judge(self, names: Names) -> None:
         """Add to `problems` what does not hold between the parts; references may lead to any of `names` as well."""
         if self.config is not None:
-            self.add(islice(validate(self.config, names | self.names), MAX_PROBLEMS))
+            found = list(islice(validate(self.config, names | self.names), MAX_PROBLEMS + 1))
+            self.add(found[:MAX_PROBLEMS])
+            if len(found) > MAX_PROBLEMS:
+                # Among those that are not looked for may be one that takes a router's guard away.
+                self.problems.append(self._place(_MORE, ()))
 
     def add(self, found: Iterable[Finding]) -> None:
         """Add `found` to `problems`, each where it goes back to in the text."""
         for finding in found:
             path = _origin(finding.path, self._origins)
-            if finding.code != "empty" or not any(cut[: len(path)] == path for cut in self._cut):
+            if finding.code not in _OF_A_WHOLE or not any(cut[: len(path)] == path for cut in self._cut):
                 self.problems.append(self._place(finding, path))
 
     def structure(self) -> None:
@@ -64,11 +73,14 @@ class Document:
             try:
                 expansion = expand(structure(self.tree.root), web_lost=not _WEB.isdisjoint(self._cut))
             except (BaseValidationError, WrongValue) as error:
-                found = list(islice(findings(error, self.tree.root), MAX_PROBLEMS))
+                found = list(_bounded(findings(error, self.tree.root)))
+                errors = [finding for finding in found if finding.severity == "error"]
                 if not cutting:
-                    placed = [self._place(finding, finding.path) for finding in found]
+                    # Of keys that are passed over a large file may have thousands.
+                    told = errors + [finding for finding in found if finding.severity == "warning"]
+                    placed = [self._place(finding, finding.path) for finding in told[:MAX_PROBLEMS]]
                     self.problems += [each for each in placed if (each.line, each.column) not in wrong]
-                if len(found) == MAX_PROBLEMS or not all(finding.path for finding in found):
+                if len(errors) >= MAX_PROBLEMS or not all(finding.path for finding in found):
                     return
                 self._cut_out(found)
             else:
@@ -162,6 +174,16 @@ def read_document(data: bytes, file: str, *, libyaml: bool = True) -> Document:
         hint = f"write a {NAME} section, or routers and services under http"
         document.problems.append(Problem(file, 1, 1, "", "the file has no configuration", hint))
     return document
+
+
+def _bounded(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield `found` through the last error that is told; to look for the nearest key a million times takes minutes."""
+    errors = 0
+    for finding in found:
+        yield finding
+        errors += finding.severity == "error"
+        if errors == MAX_PROBLEMS:
+            return
 
 
 def _child(node: object, step: str | int) -> object:

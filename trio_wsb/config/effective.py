@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import yaml
 
+from trio_wsb.addresses import BackendURL
 from trio_wsb.config.model import Config, Duration, key_of
 from trio_wsb.config.scalars import resolve
 from trio_wsb.middleware.expression import Expression
@@ -57,6 +58,8 @@ def _plain(value: Any, wanted: Any) -> object:
         return {name: _plain(each, None) for name, each in value.items()}
     if isinstance(value, tuple):
         return [_plain(each, None) for each in value]
+    if isinstance(value, BackendURL):
+        return value.written or str(value)  # cookies depend on how it is written
     if isinstance(value, (Rule, Expression)):
         return value.text
     if isinstance(value, Regex):

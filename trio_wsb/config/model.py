@@ -158,7 +158,11 @@ class Log:
 
     level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = option("Least level written.", "INFO")
     format: Literal["console", "json"] = option("`console` for people, `json` for machines.", "console")
-    file_path: str | None = option("File to append to instead of standard error.", None, check=FILE_PATH)
+    file_path: str | None = option(
+        "File to append to instead of standard error; its directory is created when there is none.",
+        None,
+        check=FILE_PATH,
+    )
 
 
 @frozen

@@ -33,7 +33,7 @@ class Finding:
     a second place that the message leads up to ("... is the same server as"), and `code` groups findings that
     a caller treats alike: "reference" for a name that nothing defines, "cycle" for one that leads back to where it stands,
     "empty" for a set without members, "rule" for a rule that is none, "value" for any other value of the right kind that
-    cannot be used, "ignored" for a key that is passed over.
+    cannot be used, "effect" for options that do not what they seem to, "ignored" for a key that is passed over.
     """
 
     path: KeyPath

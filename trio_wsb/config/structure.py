@@ -293,6 +293,8 @@ def _walk_class(error: ClassValidationError, node: object, path: KeyPath) -> Ite
 def _noun(wanted: Any) -> str:
     if wanted in KINDS:
         return KINDS[wanted].noun
+    if _origin(wanted) is Literal:
+        return " or ".join(get_args(wanted))
     return "a list" if _origin(wanted) is tuple else "a mapping"
 
 
@@ -307,7 +309,7 @@ def _extra_key(cls: type, key: str, path: KeyPath, value: object) -> Finding:
     found = foreign(cls, key)
     if found is None:
         near = nearest(key, _keys(cls))
-        hint = _valid_keys(cls) if near is None else f'did you mean "{near}"?'
+        hint = _home(cls, key) or _valid_keys(cls) if near is None else f'did you mean "{near}"?'
         if near is not None and near.lower() == key.lower():
             hint = f'write "{near}"; upper and lower case differ'
         return Finding(here, "unknown key", hint, at="key")
@@ -317,6 +319,15 @@ def _extra_key(cls: type, key: str, path: KeyPath, value: object) -> Finding:
         message = "has no meaning here and is ignored" if ignored else "has no effect in this version"
         return Finding(here, message, verdict.reason, "warning", "ignored", at="key")
     return Finding(here, "is not supported by this version", verdict.reason, at="key")
+
+
+def _home(cls: type, key: str) -> str:
+    """Return the hint for a key that belongs one section further down, or nothing."""
+    for attribute in attrs.fields(attrs.resolve_types(cls)):
+        section = get_args(attribute.type)[0] if _is_optional_section(attribute.type) else attribute.type
+        if _is_section(section) and key in _keys(section):
+            return f"it belongs under {key_of(attribute)}"
+    return ""
 
 
 def _keys(cls: type) -> list[str]:

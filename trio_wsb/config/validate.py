@@ -14,7 +14,7 @@ from attrs import frozen
 from trio_wsb.addresses import BackendURL
 from trio_wsb.config.internal import PING, UNAVAILABLE
 from trio_wsb.config.model import Config, EntryPoint
-from trio_wsb.config.problems import Finding, KeyPath, nearest
+from trio_wsb.config.problems import Finding, KeyPath, nearest, printable
 from trio_wsb.config.scalars import show
 from trio_wsb.config.services import LoadBalancer
 from trio_wsb.config.servicetree import service_findings, service_references
@@ -168,4 +168,6 @@ def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> I
         hint = f"define it, or name one of: {', '.join(sorted(known))}" if known else hint
     if near is not None:
         hint = f'did you mean "{near}"?'
+    if "@" in name:
+        hint = f"write a name that a file defines, without @{printable(name.partition('@')[2])}"
     yield Finding(path, f"no {what} {show(name)} is defined", hint, "warning", "reference")

@@ -61,7 +61,7 @@ def _options(options: Any, path: KeyPath) -> Iterator[Finding]:
             else:
                 here = (*here, step)
                 value = value[step] if isinstance(value, (Mapping, tuple)) else None
-        code = "value" if problem.severity == "error" else ""
+        code = "value" if problem.severity == "error" else "effect"
         yield Finding(here, problem.message, problem.hint, problem.severity, code)
 
 

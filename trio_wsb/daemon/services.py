@@ -85,9 +85,7 @@ class ServiceBuilder:
                 built[name] = self._node(http, name, node, tls)
             return built[name]
 
-        for name in http.services:
-            node(name)
-        return built
+        return {name: node(name) for name in http.services}
 
     def _node(self, http: HTTP, name: str, node: Callable[[str], ServiceNode], tls: TLSOf) -> ServiceNode:
         service = http.services[name]

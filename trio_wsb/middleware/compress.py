@@ -102,13 +102,14 @@ class Compress:
         headers = response.headers
         if not self._active or request.upgrade or request.head.method == "HEAD":
             return Decision(headers, compress=False)
-        if not accepts_gzip(request.headers):
+        accepted = accepts_gzip(request.headers)
+        if not accepted and "*" not in request.headers.tokens("accept-encoding"):
             return Decision(headers, compress=False)
         # Caches must know even if this one is not compressed: the next one may be.
         vary: list[tuple[str, str]] = []
         if not {"accept-encoding", "*"} & set(headers.tokens("vary")):
             vary.append(("Vary", "Accept-Encoding"))
-        if not self._is_suited(response, length):
+        if not accepted or not self._is_suited(response, length):
             return Decision(edited(headers, (), vary) if vary else headers, compress=False)
         # Ranges would be of the body as the backend has it, which the client never sees (RFC 9110 section 14).
         removed = {"content-length", "accept-ranges"}

@@ -87,7 +87,7 @@ class AuthTLSOptions:
         """Yield what is wrong between the options."""
         if (self.cert is None) != (self.key is None):
             missing = "cert" if self.cert is None else "key"
-            yield OptionProblem((missing,), "is missing", "write cert and key, or neither")
+            yield OptionProblem((), f'has no "{missing}"', "write cert and key, or neither")
 
 
 _BODY_SIZE: Final = Bound(

@@ -38,16 +38,20 @@ class HeaderEditor:
         self._force_sts = options.force_sts_header
 
     def on_request(self, request: Request) -> Request | Answer:
-        """Return the changed request, or the answer to a preflight or to a Host that is not allowed."""
+        """Return the changed request, or the answer to a preflight or to a Host that is not allowed.
+
+        Such an answer has all its fields: `on_response` is not for it.
+        """
         if self._cors is not None:
             answer = self._cors.preflight(request)
             if answer is not None:
                 return answer
         if self._hosts and not self._is_host_allowed(request):
+            fields = [("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
             return Answer(
                 500,
                 "the Host is not allowed",
-                (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff")),
+                tuple(self._customised(request, Headers(fields))),
                 b"Bad Host\n",
             )
         if self._removed:
@@ -71,6 +75,9 @@ class HeaderEditor:
             ]
         if safety:
             headers = edited(headers, {name.lower() for name, _ in safety}, safety)
+        return self._customised(request, headers)
+
+    def _customised(self, request: Request, headers: Headers) -> Headers:
         if self._response_removed:
             headers = edited(headers, self._response_removed, self._response_set)
         return headers if self._cors is None else self._cors.respond(request, headers)

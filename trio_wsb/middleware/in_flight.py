@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 from trio_wsb.middleware.exchange import Answer
-from trio_wsb.middleware.options import MANY, between, option
+from trio_wsb.middleware.options import MANY, OptionProblem, between, option
 from trio_wsb.middleware.source import REQUEST_HOST, SourceCriterionOptions
 
 
@@ -20,6 +22,11 @@ class InFlightReqOptions:
         "What makes requests come from the same source; the host that is asked for unless given.",
         REQUEST_HOST,
     )
+
+    def problems(self) -> Iterator[OptionProblem]:
+        """Yield what is wrong between the options."""
+        for each in self.source_criterion.problems():
+            yield OptionProblem(("source_criterion", *each.path), each.message, each.hint, each.severity)
 
 
 class InFlightLimiter:

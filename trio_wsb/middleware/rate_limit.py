@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from trio_wsb.middleware.exchange import Answer
-from trio_wsb.middleware.options import MANY, POSITIVE, between, option
+from trio_wsb.middleware.options import MANY, POSITIVE, OptionProblem, between, option
 from trio_wsb.middleware.source import PEER_ADDRESS, SourceCriterionOptions
 from trio_wsb.units import Duration
 
@@ -37,6 +38,11 @@ class RateLimitOptions:
     source_criterion: SourceCriterionOptions = option(
         "What makes requests come from the same source; the address of the peer unless given.", PEER_ADDRESS
     )
+
+    def problems(self) -> Iterator[OptionProblem]:
+        """Yield what is wrong between the options."""
+        for each in self.source_criterion.problems():
+            yield OptionProblem(("source_criterion", *each.path), each.message, each.hint, each.severity)
 
 
 @frozen

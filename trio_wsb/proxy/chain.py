@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import trio
 from attrs import frozen
 
 from trio_wsb.errors import HTTPError
@@ -24,10 +23,9 @@ ResponseEdit = Callable[[Headers], Headers]
 
 @frozen
 class Outcome:
-    """What became of an attempt to reach a backend. `seconds` counts from the routing to the answer's head."""
+    """What became of an attempt to reach a backend, as it is when the answer's head is there."""
 
     status: int
-    seconds: float
     network_error: bool
 
 
@@ -50,10 +48,32 @@ class Answered(HTTPError):
         self.body = answer.body
 
 
+class Remains:
+    """What steps took and is to be given back at the end. Small, since a session keeps it for its whole life."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+
+    def add(self, work: Callable[[], None]) -> None:
+        """Do `work` at the end."""
+        self._work.append(work)
+
+    def end(self) -> None:
+        """Give back what was taken, last things first; only the first call does."""
+        work, self._work = self._work, []
+        for each in reversed(work):
+            each()
+
+    def __bool__(self) -> bool:
+        return bool(self._work)
+
+
 class Passage:
     """One request's way through the chain and what it leaves to be done."""
 
-    __slots__ = ("_at_end", "_edits", "_judges", "_started", "compress", "request", "retry")
+    __slots__ = ("_edits", "_judges", "compress", "remains", "request", "retry")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -62,10 +82,10 @@ class Passage:
         """What replaces the default number of tries."""
         self.compress: Compress | None = None
         """Decides whether a plain answer is compressed."""
-        self._started = trio.current_time()
+        self.remains = Remains()
+        """Outlives the passage when the request becomes a session."""
         self._edits: list[ResponseEdit] = []
         self._judges: list[Callable[[Outcome], None]] = []
-        self._at_end: list[Callable[[], None]] = []
 
     async def run(self, steps: Sequence[Step]) -> None:
         """Take the steps in order.
@@ -89,7 +109,7 @@ class Passage:
 
     def at_end(self, work: Callable[[], None]) -> None:
         """Do `work` once when the request, or the session that it became, is over."""
-        self._at_end.append(work)
+        self.remains.add(work)
 
     def edited(self, headers: Headers) -> Headers:
         """Return the fields of an answer as the client is to see them."""
@@ -101,20 +121,9 @@ class Passage:
         """Tell whoever judges; only the first call counts."""
         judges, self._judges = self._judges, []
         if judges:
-            outcome = Outcome(status, trio.current_time() - self._started, network_error)
+            outcome = Outcome(status, network_error)
             for judge in judges:
                 judge(outcome)
-
-    def end(self) -> None:
-        """Give back what the steps took; only the first call does."""
-        work, self._at_end = self._at_end, []
-        for each in reversed(work):
-            each()
-
-    @property
-    def holds(self) -> bool:
-        """Whether something is to be given back at the end."""
-        return bool(self._at_end)
 
 
 class Step(Protocol):

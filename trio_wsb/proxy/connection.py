@@ -26,7 +26,7 @@ from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
-from trio_wsb.proxy.chain import Answered, Passage
+from trio_wsb.proxy.chain import Answered, Passage, Remains
 from trio_wsb.proxy.client import ClientLeft
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
 from trio_wsb.proxy.request import Peer, ProxiedRequest
@@ -35,6 +35,7 @@ from trio_wsb.proxy.services import find_way
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.stickiness import Stickiness
 from trio_wsb.proxy.upgrade import open_session
+from trio_wsb.proxy.upstream import NoBackend
 from trio_wsb.routing.request import RequestView
 from trio_wsb.websocket.handshake import check_request, is_upgrade
 
@@ -65,7 +66,9 @@ class Connection:
         self._peer = peer
         self._reader = RequestReader()
         self._passage: Passage | None = None
-        """Of the request that is being answered, or of the session, if it has taken something."""
+        """Of the request that is being answered."""
+        self._remains: Remains | None = None
+        """Of the session's passage, if it has taken something."""
 
     async def run(self) -> None:
         """Serve requests until one becomes a session, and that to its end; or until there are no more."""
@@ -75,8 +78,10 @@ class Connection:
                 # Sessions live for hours, and by the thousand: nothing of the handshake may live with them, but
                 # what is to be given back at the end.
                 del self._reader
-                if self._passage is not None and not self._passage.holds:
-                    self._passage = None
+                passage, self._passage = self._passage, None
+                if passage is not None and passage.remains:
+                    self._remains = passage.remains
+                del passage
                 await self._proxy.sessions.run(session)
         except (ClientLeft, ResponseCutOff):
             # An orderly end would make what was sent of an answer look like all of it.
@@ -87,8 +92,10 @@ class Connection:
 
     def _end_passage(self) -> None:
         if self._passage is not None:
-            self._passage.end()
+            self._passage.remains.end()
             self._passage = None
+        if self._remains is not None:
+            self._remains.end()
 
     async def _serve_requests(self) -> Session | None:
         first = True
@@ -190,31 +197,36 @@ class Connection:
             status = route.service.status_stopping
             await self._send(self._ping(head, status, headers, keep_alive=keep_alive), ANSWER_TIMEOUT)
             return keep_alive
-        way = find_way(route.service, passage.request.head.headers, trio.current_time())
-        if way.cookies:
-            passage.edit_response(lambda headers: Headers([*headers, *way.cookies]))
-        sticky = None
-        if way.service.sticky is not None:
-            sticky = Stickiness(way.service, way.service.sticky, passage.request.head.headers)
-            passage.edit_response(sticky.edit)
-        request = ProxiedRequest(
-            self._proxy,
-            entry,
-            router,
-            way.service,
-            self._peer,
-            self._channel,
-            self._reader,
-            passage.request.head,
-            passage,
-            client,
-            vetted=bool(route.steps),
-            sticky=sticky,
-            mirrors=tuple(way.mirrors),
-        )
-        if upgrade:
-            return await open_session(request) or False
-        return await proxy_request(request)
+        fields = passage.request.head.headers
+        way, failed = find_way(route.service, fields, trio.current_time()), set[str]()
+        while True:
+            service = way.service
+            request = ProxiedRequest(
+                self._proxy,
+                entry,
+                router,
+                service,
+                self._peer,
+                self._channel,
+                self._reader,
+                passage.request.head,
+                passage,
+                client,
+                vetted=bool(route.steps),
+                cookies=tuple(way.cookies),
+                sticky=Stickiness(service, service.sticky, fields) if service.sticky is not None else None,
+                mirrors=tuple(way.mirrors),
+            )
+            try:
+                if upgrade:
+                    return await open_session(request) or False
+                return await proxy_request(request)
+            except NoBackend:
+                # The request may go elsewhere, and what failed may have made another service the one to go to.
+                failed.add(service.name)
+                way = find_way(route.service, fields, trio.current_time())
+                if way.service.name in failed:
+                    raise
 
     def _believed_values(self, entry: EntryPointRuntime, head: RequestHead, lower: str) -> list[str]:
         """Return the values of a field for the rules of routers."""

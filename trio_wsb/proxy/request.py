@@ -6,6 +6,7 @@ from attrs import evolve, frozen
 
 from trio_wsb.addresses import IPAddress
 from trio_wsb.http.head import RequestHead, ResponseHead
+from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Passage
@@ -46,6 +47,8 @@ class ProxiedRequest:
     """The client's address: the peer's, or what a trusted peer says that it is."""
     vetted: bool
     """Whether what a stranger may not say is gone from the head, so that what it says is ours."""
+    cookies: tuple[Field, ...] = ()
+    """Fields that set the cookies of the services on the way."""
     sticky: Stickiness | None = None
     """The client's cookie at the service."""
     mirrors: tuple[MirrorTarget, ...] = ()
@@ -59,5 +62,8 @@ class ProxiedRequest:
     def answered(self, answer: ResponseHead) -> ResponseHead:
         """Return the backend's final answer as the client is to see it; whoever judges attempts learns of it."""
         self.passage.conclude(answer.status)
-        headers = self.passage.edited(answer.headers)
+        headers = answer.headers if self.sticky is None else self.sticky.edit(answer.headers)
+        if self.cookies:
+            headers = Headers([*headers, *self.cookies])
+        headers = self.passage.edited(headers)
         return answer if headers is answer.headers else evolve(answer, headers=headers)

@@ -74,16 +74,11 @@ class HeadersStep:
         self._editor = editor
 
     async def take(self, passage: Passage) -> Answer | None:
-        asked = passage.request
-
-        def edit(headers: Headers) -> Headers:
-            return self._editor.on_response(asked, headers)
-
-        passage.edit_response(edit)
-        found = self._editor.on_request(asked)
+        found = self._editor.on_request(passage.request)
         if isinstance(found, Answer):
             return found
         passage.request = found
+        passage.edit_response(lambda headers: self._editor.on_response(found, headers))
         return None
 
 
@@ -126,17 +121,15 @@ class BreakerStep:
         self._breaker = breaker
 
     async def take(self, passage: Passage) -> Answer | None:
-        ticket = self._breaker.admit(trio.current_time())
+        admitted = trio.current_time()
+        ticket = self._breaker.admit(admitted)
         if ticket is None:
             return self._breaker.refusal()
 
         def record(outcome: Outcome) -> None:
+            now = trio.current_time()
             opened = self._breaker.record(
-                ticket,
-                trio.current_time(),
-                outcome.status,
-                outcome.seconds,
-                network_error=outcome.network_error,
+                ticket, now, outcome.status, now - admitted, network_error=outcome.network_error
             )
             if opened:
                 log.warning("circuit breaker opened", middleware=self._name)
@@ -235,18 +228,33 @@ class ForwardAuthStep:
         asked = httpx.Request(question.method, str(question.address), headers=fields)
         async with transport:
             answer = await transport.handle_async_request(asked)
-            body = bytearray()
             assert isinstance(answer.stream, httpx.AsyncByteStream)
             try:
-                async for piece in answer.stream:
-                    body += piece
-                    if len(body) > self._limit:
-                        raise ValueError("the answer is larger than maxResponseBodySize")
+                body = await self._read(answer.stream)
             finally:
                 with trio.move_on_after(1, shield=True):
                     await answer.stream.aclose()
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers.raw]
-        return answer.status_code, Headers(raw), bytes(body)
+        return answer.status_code, Headers(raw), body
+
+    async def _read(self, stream: httpx.AsyncByteStream) -> bytes:
+        body = bytearray()
+        too_large = False
+        try:
+            async for piece in stream:
+                if not too_large:
+                    body += piece
+                    if len(body) > self._limit:
+                        # Leaving the loop would leave generators inside httpx to the garbage collector. With the
+                        # connection closed their next read ends them.
+                        too_large = True
+                        await stream.aclose()
+        except (httpx.HTTPError, trio.ClosedResourceError):
+            if not too_large:
+                raise
+        if too_large:
+            raise ValueError("the answer is larger than maxResponseBodySize")
+        return bytes(body)
 
 
 def _first_words(group: BaseExceptionGroup[Exception]) -> str:

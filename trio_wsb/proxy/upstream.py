@@ -44,6 +44,10 @@ async def dial(url: BackendURL, transport: TransportRuntime) -> ByteChannel:
     raise DialError("timeout", "no connection in time")
 
 
+class NoBackend(HTTPError):
+    """No backend of the service could be tried, or none that was answered; the request may still go elsewhere."""
+
+
 class Tries:
     """The backends tried for one request.
 
@@ -90,7 +94,7 @@ class Tries:
         """Choose and dial until a backend accepts; the caller owns the channel.
 
         Raises:
-          HTTPError: 503 when no backend is eligible, 502 when all that were tried failed.
+          NoBackend: 503 when no backend is eligible, 502 when all that were tried failed.
 
         """
         pool = self._service.pool
@@ -116,14 +120,14 @@ class Tries:
                 backend.handshake_ended()
                 raise
         if self.count:
-            raise HTTPError(502, "no backend could be reached")
+            raise NoBackend(502, "no backend could be reached")
         now, opening = trio.current_time(), self._places is not None
         log.warning(
             "no backend",
             service=self._service.name,
             reason=pool.reason(now, self._tried, opening=opening),
         )
-        raise HTTPError(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
+        raise NoBackend(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
 
     def leave(self) -> None:
         """Give the place of the handshake back: it was answered, or came to nothing. May be called again."""

@@ -49,7 +49,7 @@ _FAULTS: Final = {
     "pattern too large - compile failed": _TOO_LARGE,
     "expression nests too deeply": ("it is nested too deeply", "at most 1000 levels"),
 }  # fmt: skip
-_LOOK_AROUND: Final = ("{} looks around, which RE2 cannot", "say it with && and ! in the rule")
+_LOOK_AROUND: Final = ("{} looks around, which RE2 cannot", "in a rule, say it with && and !")
 _BACK_REFERENCE: Final = ("{} refers back, which RE2 cannot", "")
 _PYTHON_END: Final = ("{} is no escape of RE2", r"the end of the text is \z or $")
 

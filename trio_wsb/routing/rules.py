@@ -34,6 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CARET_WIDTH: Final = 100
 
 _FORMER: Final = {"Headers": "Header", "HeadersRegexp": "HeaderRegexp", "HostHeader": "Host"}
+_WORDS: Final = {"and": "&&", "or": "||"}
 _TCP_ONLY: Final = frozenset({"HostSNI", "HostSNIRegexp", "ALPN"})
 
 
@@ -254,6 +255,9 @@ class _Parser:
             return self._error("a parenthesis was never opened", "")
         if found in "&|":
             return self._error(f"unknown operator {found!r}", f"write {found * 2}")
+        word = _NAME.match(self.text, self.position)
+        if word is not None and word[0].lower() in _WORDS:
+            return self._error(f"unknown operator {word[0]!r}", f"write {_WORDS[word[0].lower()]}")
         return self._error(f"unexpected {found!r}", "write && or || between two matchers")
 
     def _take(self, token: str) -> bool:
