@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import backends, clients, daemon, echo, free_port
+from tests.daemon.harness import Backend, Daemon, backends, clients, daemon, echo, free_port
 
 pytestmark = pytest.mark.daemon
 
@@ -19,6 +21,15 @@ pytestmark = pytest.mark.daemon
 async def status(url: str) -> int:
     async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(f"{url}/ping")).status_code
+
+
+@asynccontextmanager
+async def stoppable(tmp_path: Path, only: Backend, life_cycle: dict[str, str]) -> AsyncIterator[Daemon]:
+    """Run the daemon over one backend, with this lifeCycle."""
+    port = free_port()
+    web = {"address": f"127.0.0.1:{port}", "transport": {"lifeCycle": life_cycle}}
+    async with daemon(tmp_path, [only.url], port=port, entryPoints={"web": web}) as running:
+        yield running
 
 
 async def test_100_reloads_under_300_echoing_sessions_end_none(tmp_path: Path) -> None:
@@ -114,16 +125,10 @@ async def test_a_broken_file_changes_nothing_and_is_explained(tmp_path: Path) ->
 async def test_a_stop_closes_every_session_with_1001_spread_over_the_grace_period(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    grace = {"lifeCycle": {"graceTimeOut": "3s"}}
-    port = free_port()
+    life_cycle = {"graceTimeOut": "3s"}
     async with (
         backends(1) as (only,),
-        daemon(
-            tmp_path,
-            [only.url],
-            port=port,
-            entryPoints={"web": {"address": f"127.0.0.1:{port}", "transport": grace}},
-        ) as running,
+        stoppable(tmp_path, only, life_cycle) as running,
         clients() as made,
     ):
         connections = [await made.connect(running.ws) for _ in range(60)]
@@ -154,16 +159,10 @@ async def test_a_stop_closes_every_session_with_1001_spread_over_the_grace_perio
 
 
 async def test_ping_says_503_while_stopping_and_a_second_sigterm_is_at_once(tmp_path: Path) -> None:
-    transport = {"lifeCycle": {"graceTimeOut": "60s", "requestAcceptGraceTimeout": "60s"}}
-    port = free_port()
+    life_cycle = {"graceTimeOut": "60s", "requestAcceptGraceTimeout": "60s"}
     async with (
         backends(1) as (only,),
-        daemon(
-            tmp_path,
-            [only.url],
-            port=port,
-            entryPoints={"web": {"address": f"127.0.0.1:{port}", "transport": transport}},
-        ) as running,
+        stoppable(tmp_path, only, life_cycle) as running,
         clients() as made,
     ):
         connection = await made.connect(running.ws)
@@ -178,18 +177,12 @@ async def test_ping_says_503_while_stopping_and_a_second_sigterm_is_at_once(tmp_
 
 
 async def test_a_client_that_ignores_the_close_is_cut_at_the_end_of_the_grace_period(tmp_path: Path) -> None:
-    port = free_port()
-    transport = {"lifeCycle": {"graceTimeOut": "1s"}}
+    life_cycle = {"graceTimeOut": "1s"}
     async with (
         backends(1) as (only,),
-        daemon(
-            tmp_path,
-            [only.url],
-            port=port,
-            entryPoints={"web": {"address": f"127.0.0.1:{port}", "transport": transport}},
-        ) as running,
+        stoppable(tmp_path, only, life_cycle) as running,
     ):
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
         async with stream:
             await stream.send_all(
                 b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tests.differential.record import Difference, case, get, times, ws
+from tests.differential.servers import HEALTH
 
 MIDDLEWARES: Final[dict[str, Any]] = {}
 
@@ -17,9 +18,10 @@ SERVICES: Final[dict[str, Any]] = {
     "app2": balanced("app2"),
     "wrr": balanced("app1", "app2", "app3", strategy="wrr"),
     "half-dead": balanced("dead", "app2", strategy="wrr"),
-    "down": balanced("dead", healthCheck={"path": "/", "interval": "100ms", "timeout": "100ms"}),
+    "down": balanced("dead", healthCheck={"path": HEALTH, "interval": "100ms", "timeout": "100ms"}),
+    "up": balanced("app1", healthCheck={"path": HEALTH, "interval": "1s", "timeout": "1s"}),
     "over": {"failover": {"service": "down", "fallback": "app2"}},
-    "not-over": {"failover": {"service": "app", "fallback": "app2"}},
+    "not-over": {"failover": {"service": "up", "fallback": "app2"}},
     "sticky-two": balanced("app1", "app2", "app3", strategy="wrr", sticky={"cookie": {"name": "srv"}}),
     "sticky-one": balanced("app1", sticky={"cookie": {"name": "srv"}}),
     "sticky-all": balanced(

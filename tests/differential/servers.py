@@ -17,6 +17,10 @@ PAGE: Final = b"<p>the same words again and again</p>\n" * 60
 """More than the 1024 bytes from which on answers are compressed."""
 
 
+HEALTH: Final = "/health"
+"""Path of health checks, which are not recorded: when they come is chance."""
+
+
 @frozen
 class Seen:
     """A request as a server got it."""
@@ -174,8 +178,9 @@ class Servers:
             line()
         elif "content-length" in lower:
             body = read(int(lower["content-length"]))
-        with self._lock:
-            self._seen.append(Seen(name, method, target, tuple(fields), body))
+        if target != HEALTH:
+            with self._lock:
+                self._seen.append(Seen(name, method, target, tuple(fields), body))
         which = lower.get("x-auth-answer" if name == "auth" else "x-answer", "")
         reply = ANSWERS[which or ("switch" if "upgrade" in lower else "")]
         if which == "late":

@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from trio_wsb.config import middlewares, model, services
+from trio_wsb.config import entrypoints, middlewares, model, services
 
 
 @frozen
@@ -78,9 +78,7 @@ _FILE = {
 }
 
 _ENTRY_POINT = {
-    "http": _unsupported("there are no redirections, middlewares or TLS"),
     "proxyProtocol": _unsupported("the PROXY protocol is not read, so clients would have the wrong address"),
-    "reusePort": _unsupported("one instance listens on an address"),
     "asDefault": _unsupported("name entry points in the router's entryPoints"),
     "allowACMEByPass": _ignored("there is no ACME"),
     "http2": _HTTP_1,
@@ -121,9 +119,6 @@ _SESSION = dict.fromkeys(
 )
 
 _SERVERS_TRANSPORT = {
-    "certificates": _unsupported("no client certificate is sent"),
-    "minVersion": _unsupported("TLS 1.2 is the least"),
-    "maxVersion": _unsupported("the highest version that both sides know is used"),
     "cipherSuites": _unsupported("the system's choice is used"),
     "peerCertURI": _unsupported("use serverName"),
     "spiffe": _unsupported("there is no workload API"),
@@ -144,6 +139,12 @@ _MIDDLEWARE = {
 }
 
 FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
+    entrypoints.EntryPointHTTP: {
+        "redirections": _unsupported("use a router with the middleware redirectScheme"),
+        "middlewares": _unsupported("name them in each router: requests that they would refuse would pass"),
+        "tls": _REMOVE_TLS,
+        "encodeQuerySemicolons": _ignored("a query is passed on as it came"),
+    },
     model.Config: _FILE,
     model.EntryPoint: _ENTRY_POINT,
     model.Transport: {

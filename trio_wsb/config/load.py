@@ -162,6 +162,11 @@ def _other_files(config: Config) -> Iterator[Finding]:
                     f'"{authorities}" {reason}',
                     "name a PEM file that the daemon may read",
                 )
+        for index, certificate in enumerate(transport.certificates):
+            for key, file in (("certFile", certificate.cert_file), ("keyFile", certificate.key_file)):
+                if reason := _unreadable(file):
+                    hint = "name a PEM file that the daemon may read"
+                    yield Finding((*path, "certificates", index, key), f'"{file}" {reason}', hint)
     if config.log.file_path is not None:
         folder = Path(config.log.file_path).parent
         if not folder.exists():

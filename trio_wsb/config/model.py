@@ -23,10 +23,12 @@ from trio_wsb.config.checks import (
     SOCKET_PATH,
     STATUS,
 )
+from trio_wsb.config.entrypoints import EntryPointHTTP
 from trio_wsb.config.middlewares import Middleware
 from trio_wsb.config.options import key_of as key_of  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.config.options import option as option  # noqa: PLC0414
 from trio_wsb.config.services import Service
+from trio_wsb.config.tls import Certificate, Version
 from trio_wsb.routing.rules import Rule
 from trio_wsb.units import Duration as Duration  # noqa: PLC0414
 from trio_wsb.units import Size as Size  # noqa: PLC0414
@@ -94,10 +96,17 @@ class EntryPoint:
         20000,
         check=AT_LEAST_0,
     )
+    reuse_port: bool = option(
+        "Listen with SO_REUSEPORT, so that several instances share the address; each of them needs it. "
+        "A socket that is open already stays as it is.",
+        default=False,
+        reload="restart",
+    )
     transport: Transport = option("Timeouts and life cycle.", Transport())
     forwarded_headers: ForwardedHeaders = option(
         "Whose X-Forwarded-* fields are believed.", ForwardedHeaders()
     )
+    http: EntryPointHTTP = option("What holds for every request.", EntryPointHTTP())
 
 
 @frozen
@@ -138,6 +147,13 @@ class ServersTransport:
     )
     server_name: str | None = option(
         "Name to expect in the certificate and to send as SNI.", None, check=NOT_EMPTY
+    )
+    certificates: tuple[Certificate, ...] = option(
+        "Our own certificate, for backends that ask for one; the first is shown.", ()
+    )
+    min_version: Version = option("The lowest version of TLS.", "VersionTLS12")
+    max_version: Version | None = option(
+        "The highest version of TLS; without it there is no bound.", None
     )
     forwarding_timeouts: ForwardingTimeouts = option("Timeouts towards backends.", ForwardingTimeouts())
 

@@ -39,7 +39,7 @@ from trio_wsb.daemon.services import (
 )
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
-from trio_wsb.net.tls import client_context
+from trio_wsb.net.tls import ANY_VERSION, CertificateError, client_context
 from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Route, Runtime, ServiceRuntime
 from trio_wsb.routing.table import RouterTable
 
@@ -72,6 +72,11 @@ class Prepared:
     def addresses(self) -> dict[str, ListenAddress]:
         """Where each entry point listens."""
         return {name: entry.address for name, entry in self.config.entry_points.items()}
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The entry points at whose addresses other instances may listen too."""
+        return frozenset(name for name, entry in self.config.entry_points.items() if entry.reuse_port)
 
     def tls_context(self, balancer: LoadBalancer) -> ssl.SSLContext | None:
         """Return the context for the backends of `balancer`, None if they do not speak TLS."""
@@ -128,19 +133,57 @@ def _load_tls(config: Config, known: Mapping[tuple[object, ...], ClientTLS]) -> 
         if name in contexts or not needs_tls(balancer):
             continue
         transport = transport_of(config.http, balancer)
-        verify, files = not transport.insecure_skip_verify, transport.root_cas
+        place = "serversTransport" if name is None else f"http.serversTransports.{name}"
         try:
-            source = (verify, *((file, Path(file).read_bytes()) for file in files))
-            contexts[name] = known.get(source) or ClientTLS(
-                source, client_context(verify=verify, root_cas=files)
-            )
+            contexts[name] = _client_tls(transport, known)
+        except CertificateError as error:
+            problems.append(f"{place}.certificates: cannot be used: {error}")
         except OSError as error:  # ssl.SSLError is one
             reason = error.strerror or getattr(error, "reason", None) or "no certificate in it"
-            place = "serversTransport" if name is None else f"http.serversTransports.{name}"
             problems.append(f"{place}.rootCAs: cannot be used: {str(reason).lower()}")
     if problems:
         raise ConfigurationError(problems)
     return contexts
+
+
+def _client_tls(transport: ServersTransport, known: Mapping[tuple[object, ...], ClientTLS]) -> ClientTLS:
+    """Return the context for `transport`, the `known` one if nothing has changed, not even in the files.
+
+    Raises:
+      OSError: as `client_context` does.
+
+    """
+    verify, files = not transport.insecure_skip_verify, transport.root_cas
+    shown = transport.certificates[0] if transport.certificates else None
+    source: tuple[object, ...] = (
+        verify,
+        transport.min_version,
+        transport.max_version,
+        *((file, Path(file).read_bytes()) for file in files),
+    )
+    if shown is not None:
+        source = (*source, shown, *_contents(shown.cert_file, shown.key_file))
+    if (found := known.get(source)) is not None:
+        return found
+    context = client_context(
+        verify=verify,
+        root_cas=files,
+        certificate=None if shown is None else (shown.cert_file, shown.key_file),
+        versions=(
+            _VERSIONS[transport.min_version],
+            _VERSIONS[transport.max_version] if transport.max_version else ANY_VERSION[1],
+        ),
+    )
+    return ClientTLS(source, context)
+
+
+def _contents(*files: str) -> Iterator[bytes]:
+    """Yield digests of what the files hold, so that no key is kept; nothing for one that cannot be read."""
+    for file in files:
+        try:
+            yield hashlib.sha256(Path(file).read_bytes()).digest()
+        except OSError:
+            pass  # whoever loads it says so
 
 
 class Builder:
@@ -203,6 +246,7 @@ def _entry_point(
         policy=ForwardPolicy(
             Networks(entry.forwarded_headers.trusted_ips), insecure=entry.forwarded_headers.insecure
         ),
+        head_limits=evolve(REQUEST_LIMITS, head=entry.http.max_header_bytes),
         ping=_pings(config.ping, name),
         ping_status_stopping=config.ping.terminating_status_code,
         routers=RouterTable(routers),

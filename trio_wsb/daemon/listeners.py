@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -61,8 +61,12 @@ class ListenerSet:
         self._inherited = list(inherited)
         self._listeners: dict[_Source, _Listener] = {}
 
-    def bind_new(self, wanted: Mapping[str, ListenAddress]) -> dict[ListenAddress, socket.socket]:
+    def bind_new(
+        self, wanted: Mapping[str, ListenAddress], shared: Collection[str] = ()
+    ) -> dict[ListenAddress, socket.socket]:
         """Return listening sockets for the addresses that are not listened on yet; all or none.
+
+        `shared` names the entry points that leave room for other instances at their address.
 
         Raises:
           ConfigurationError: an address cannot be listened on; nothing has changed.
@@ -74,7 +78,7 @@ class ListenerSet:
             if isinstance(address, InheritedSocket) or address in self._listeners:
                 continue
             try:
-                fresh[address] = bind(address)
+                fresh[address] = bind(address, reuse_port=name in shared)
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 problems.append(f"entryPoints.{name}.address: cannot listen on {address}: {reason}")

@@ -118,7 +118,7 @@ class Supervisor:
           ConfigurationError: the configuration cannot be put to work; nothing was served.
 
         """
-        fresh = self._listeners.bind_new(first.addresses)
+        fresh = self._listeners.bind_new(first.addresses, first.shared)
         async with trio.open_nursery() as background:
             await background.start(self._receive_signals)
             background.start_soon(self._proxy.sweeper.run)
@@ -149,7 +149,7 @@ class Supervisor:
         """Put a new configuration to work, all of it or, when this raises ConfigurationError, nothing."""
         if self._stop.is_set():  # it came while the file was read; the listeners may be gone by now
             raise ConfigurationError(["the daemon is stopping"])
-        self._install(prepared, self._listeners.bind_new(prepared.addresses))
+        self._install(prepared, self._listeners.bind_new(prepared.addresses, prepared.shared))
 
     def _install(self, prepared: Prepared, fresh: dict[ListenAddress, socket.socket]) -> None:
         config = prepared.config

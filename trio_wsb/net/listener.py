@@ -27,30 +27,35 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
-def bind(address: ListenAddress) -> socket.socket:
+def bind(address: ListenAddress, *, reuse_port: bool = False) -> socket.socket:
     """Return a listening, non-blocking socket for `address`; the caller owns it.
 
-    An empty host means every address of both families, or of IPv4 only where IPv6 is switched off.
+    An empty host means every address of both families, or of IPv4 only where IPv6 is switched off. With `reuse_port`
+    others who say so too may listen there beside us (SO_REUSEPORT in socket(7)).
 
     Raises:
       OSError: the address is in use, not of this host or not permitted.
 
     """
     if address.host:
-        return _listen(socket.AF_INET6 if ":" in address.host else socket.AF_INET, address.host, address.port)
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return _listen(family, address.host, address.port, reuse_port=reuse_port)
     try:
-        return _listen(socket.AF_INET6, "::", address.port)
+        return _listen(socket.AF_INET6, "::", address.port, reuse_port=reuse_port)
     except OSError as error:
         if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
             raise
-    return _listen(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104 - an empty host asks for it
+    any_ipv4 = "0.0.0.0"  # noqa: S104 - an empty host asks for it
+    return _listen(socket.AF_INET, any_ipv4, address.port, reuse_port=reuse_port)
 
 
-def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _listen(family: socket.AddressFamily, host: str, port: int, *, reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         # Without it a restart would have to wait for the old connections' TIME_WAIT to pass.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
         sock.bind((host, port))

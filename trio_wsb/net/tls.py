@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Awaitable
+from pathlib import Path
 
 import trio
 
@@ -19,21 +20,37 @@ from trio_wsb.net.sockets import check_open, set_reset_on_close
 _RECORD = 16384
 """Bytes sealed at a time: one TLS record (RFC 8446 section 5.1), so that OpenSSL never holds more of ours."""
 
+ANY_VERSION = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+"""The versions of TLS that are safe (RFC 8996)."""
+
 _NOT_TLS = frozenset(
     {"wrong version number", "http request", "packet length too long", "record layer failure"}
 )
 """What OpenSSL says of bytes that are no TLS record at all, as those of a plain HTTP server."""
 
 
-def client_context(*, verify: bool = True, root_cas: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """Return a context for connections to backends: HTTP/1.1 only, TLS 1.2 or later.
+class CertificateError(OSError):
+    """A certificate and a private key that cannot be used; says why and names the files."""
+
+
+def client_context(
+    *,
+    verify: bool = True,
+    root_cas: tuple[str, ...] = (),
+    certificate: tuple[str, str] | None = None,
+    versions: tuple[ssl.TLSVersion, ssl.TLSVersion] = ANY_VERSION,
+) -> ssl.SSLContext:
+    """Return a context for connections to backends: HTTP/1.1 only.
 
     Args:
       verify: whether the backend's certificate and name are checked.
       root_cas: PEM files with the authorities to trust instead of the system's.
+      certificate: PEM files with our own certificate and its key, for backends that ask for one.
+      versions: the lowest and the highest version of TLS.
 
     Raises:
       OSError: a file cannot be read; `ssl.SSLError` when it has no certificate.
+      CertificateError: the certificate and the key cannot be used.
 
     """
     context = ssl.create_default_context()
@@ -44,11 +61,46 @@ def client_context(*, verify: bool = True, root_cas: tuple[str, ...] = ()) -> ss
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None:
+        load_certificate(context, *certificate)
+    context.minimum_version, context.maximum_version = versions
     context.set_alpn_protocols(["http/1.1"])
     # Renegotiation would make a write wait for a read; nobody needs it.
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
+
+
+def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> None:
+    """Give `context` a certificate and its private key.
+
+    Raises:
+      CertificateError: a file cannot be read or holds something else, or they do not belong together.
+
+    """
+    for path in (cert_file, key_file):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise CertificateError(f"{path} cannot be read: {(error.strerror or 'failed').lower()}") from error
+    try:
+        # Without a password OpenSSL would ask at the terminal.
+        context.load_cert_chain(cert_file, key_file, password=_no_password)
+    except _EncryptedKeyError:
+        raise CertificateError(f"{key_file} is encrypted; write the key without a password") from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            message = f"{key_file} is not the key of the certificate in {cert_file}"
+        else:
+            message = f"{cert_file} and {key_file} are no certificate and private key in PEM"
+        raise CertificateError(message) from error
+
+
+class _EncryptedKeyError(Exception):
+    pass
+
+
+def _no_password() -> str:
+    raise _EncryptedKeyError
 
 
 class TLSChannel(ByteChannel):
