@@ -34,7 +34,7 @@ EXPECTED: dict[str, set[str]] = {
 }  # fmt: skip
 """Where each block has a warning: what is ignored, has no effect yet, or is defined in another file."""
 
-PENDING = {"entryPoints.web.http", "http.routers.websocket-router.tls"}
+PENDING = {"entryPoints.web.http.redirections", "http.routers.websocket-router.tls"}
 """Keys whose features are not there yet and that must not be passed over: redirection to HTTPS and TLS."""
 
 

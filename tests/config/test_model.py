@@ -10,8 +10,10 @@ from typing import Any
 import attrs
 import pytest
 
+import trio_wsb.config.entrypoints as entrypoints
 import trio_wsb.config.model as model
 import trio_wsb.config.services as services
+import trio_wsb.config.tls as tls
 from tests.config.helpers import FILE, config, document
 from trio_wsb.config import checks, middlewares
 from trio_wsb.config.effective import REDACTED, effective, to_yaml
@@ -24,7 +26,7 @@ from trio_wsb.config.shortform import File, WSBalancer
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     each
-    for module in (model, services, middlewares)
+    for module in (model, services, middlewares, entrypoints, tls)
     for each in vars(module).values()
     if attrs.has(each) and each.__module__ == module.__name__
 ]

@@ -111,6 +111,9 @@ CASES: Final = [
     # No router
     case("no router", Ask("GET", "/", host="nobody.test")),
     case("no router for a handshake", Ask("GET", "/", host="nobody.test", upgrade=True)),
+    case("router with a middleware that is not there", get(), through="not-there"),
+    case("router with a service that is not there", get(), service="not-there"),
+    case("router with a bad rule", get(), rule="Nonsense(`x`)"),
     case("no router for another method", get("/"), rule="Method(`POST`)"),
     case("rule with a path", get("/ws-foo"), rule="PathPrefix(`/ws`)"),
     case("rule with a header", get("/", "X-Want: yes"), rule="Header(`X-Want`, `yes`)"),

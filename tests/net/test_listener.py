@@ -78,10 +78,12 @@ def test_an_ipv6_address_leaves_ipv4_to_others() -> None:
 def test_no_host_means_ipv4_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     listen = listening._listen
 
-    def without_ipv6(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    def without_ipv6(
+        family: socket.AddressFamily, host: str, port: int, *, reuse_port: bool
+    ) -> socket.socket:
         if family is socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return listen(family, host, port)
+        return listen(family, host, port, reuse_port=reuse_port)
 
     monkeypatch.setattr(listening, "_listen", without_ipv6)
     with bind(ListenAddress("", 0)) as four:
@@ -95,6 +97,15 @@ def test_an_address_in_use(sock: socket.socket) -> None:
         bind(ListenAddress("127.0.0.1", sock.getsockname()[1]))
     assert caught.value.errno == errno.EADDRINUSE
     assert descriptors() == before
+
+
+def test_an_address_that_instances_share() -> None:
+    with bind(ListenAddress("127.0.0.1", 0), reuse_port=True) as first:
+        address = ListenAddress("127.0.0.1", first.getsockname()[1])
+        with bind(address, reuse_port=True) as second:
+            assert second.getsockname() == first.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            bind(address)
 
 
 def test_an_address_of_another_host() -> None:

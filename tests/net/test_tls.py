@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tests.net.pairs import (
     CA,
@@ -27,7 +28,7 @@ from trio_wsb.addresses import parse_backend_url
 from trio_wsb.errors import DialError
 from trio_wsb.net.channel import receive_some, send_all
 from trio_wsb.net.sockets import SocketChannel
-from trio_wsb.net.tls import TLSChannel, client_context, handshake
+from trio_wsb.net.tls import CertificateError, TLSChannel, client_context, handshake
 from trio_wsb.proxy.runtime import TransportRuntime
 from trio_wsb.proxy.upstream import dial
 
@@ -129,6 +130,72 @@ async def test_another_name_is_refused_unless_nothing_is_verified(root: str) -> 
     assert error.stage == "tls"
     assert error.reason.startswith("the certificate is not trusted: Hostname mismatch")
     (await shake_hands(server, client_context(verify=False, root_cas=(root,)))).close()
+
+
+class Identity:
+    """A certificate of a client, in files."""
+
+    def __init__(self, folder: Path, name: str = "client.example") -> None:
+        issued = CA.issue_cert(name)
+        self.cert, self.key = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
+        issued.private_key_pem.write_to_path(self.key)
+        for index, blob in enumerate(issued.cert_chain_pems):
+            blob.write_to_path(self.cert, append=index > 0)
+
+
+async def test_a_backend_that_asks_for_a_certificate_gets_ours(root: str, tmp_path: Path) -> None:
+    ours = Identity(tmp_path)
+    shown: list[object] = []
+    context = server_context()
+    CA.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def server(sock: socket.socket) -> socket.socket:
+        secured = await serve_tls(sock, context)
+        certificate = secured.getpeercert()
+        shown.append(None if certificate is None else certificate.get("subjectAltName"))
+        return secured
+
+    context_of_ours = client_context(root_cas=(root,), certificate=(ours.cert, ours.key))
+    (await shake_hands(server, context_of_ours)).close()
+    assert shown == [(("DNS", "client.example"),)]
+
+
+async def test_a_version_that_the_backend_does_not_know(root: str) -> None:
+    context = server_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def server(sock: socket.socket) -> socket.socket:
+        return await serve_tls(sock, context)
+
+    only_13 = (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3)
+    assert (await failure(server, client_context(root_cas=(root,), versions=only_13))).stage == "tls"
+    only_12 = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+    (await shake_hands(server, client_context(root_cas=(root,), versions=only_12))).close()
+
+
+def test_certificates_that_cannot_be_loaded(tmp_path: Path) -> None:
+    one, other = Identity(tmp_path), Identity(tmp_path, "other.example")
+    missing = str(tmp_path / "none.pem")
+    with pytest.raises(CertificateError, match="none.pem cannot be read: no such file"):
+        client_context(certificate=(one.cert, missing))
+    with pytest.raises(
+        CertificateError, match="other.example.key is not the key of the certificate in .*client"
+    ):
+        client_context(certificate=(one.cert, other.key))
+    with pytest.raises(CertificateError, match="are no certificate and private key in PEM"):
+        client_context(certificate=(one.key, one.key))
+    key = serialization.load_pem_private_key(Path(one.key).read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(CertificateError, match="locked.key is encrypted"):
+        client_context(certificate=(one.cert, str(locked)))
 
 
 def test_authorities_that_cannot_be_loaded(tmp_path: Path) -> None:

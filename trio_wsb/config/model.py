@@ -152,9 +152,7 @@ class ServersTransport:
         "Our own certificate, for backends that ask for one; the first is shown.", ()
     )
     min_version: Version = option("The lowest version of TLS.", "VersionTLS12")
-    max_version: Version | None = option(
-        "The highest version of TLS; without it there is no bound.", None
-    )
+    max_version: Version | None = option("The highest version of TLS; without it there is no bound.", None)
     forwarding_timeouts: ForwardingTimeouts = option("Timeouts towards backends.", ForwardingTimeouts())
 
 

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
 from trio_wsb.config.internal import PING, UNAVAILABLE
-from trio_wsb.config.model import Config, EntryPoint
+from trio_wsb.config.model import Config, EntryPoint, ServersTransport
 from trio_wsb.config.problems import Finding, KeyPath, nearest, printable
 from trio_wsb.config.scalars import show
 from trio_wsb.config.services import LoadBalancer
@@ -62,9 +62,21 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     for name, service in config.http.services.items():
         if service.load_balancer is not None:
             yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
+    yield from _transports(config)
     yield from service_findings(config)
     yield from _references(config, names)
     yield from middleware_findings(config, names.middlewares)
+
+
+def _transports(config: Config) -> Iterator[Finding]:
+    transports: dict[KeyPath, ServersTransport] = {("serversTransport",): config.servers_transport}
+    for name, each in config.http.servers_transports.items():
+        transports["http", "serversTransports", name] = each
+    for path, transport in transports.items():
+        # The names of versions sort as the versions do.
+        if transport.max_version is not None and transport.max_version < transport.min_version:
+            message = f"is lower than minVersion, which is {transport.min_version}"
+            yield Finding((*path, "maxVersion"), message, "write VersionTLS13, or leave it out")
 
 
 def _entry_points(entry_points: Mapping[str, EntryPoint]) -> Iterator[Finding]:

@@ -7,9 +7,10 @@ the snapshot and runs on the event loop.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve, field, frozen
@@ -24,8 +25,9 @@ from trio_wsb.balancing.passive import PassivePolicy
 from trio_wsb.config.disable import DisabledRouter
 from trio_wsb.config.internal import PING
 from trio_wsb.config.load import load
-from trio_wsb.config.model import Config, EntryPoint, Ping
+from trio_wsb.config.model import Config, EntryPoint, Ping, ServersTransport
 from trio_wsb.config.services import LoadBalancer
+from trio_wsb.config.tls import Version
 from trio_wsb.daemon.middlewares import Loaded, StepFactory, load_files
 from trio_wsb.daemon.services import (
     DEFAULT_TRANSPORT,
@@ -39,12 +41,19 @@ from trio_wsb.daemon.services import (
 )
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.http.head import REQUEST_LIMITS
 from trio_wsb.net.tls import ANY_VERSION, CertificateError, client_context
 from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Route, Runtime, ServiceRuntime
 from trio_wsb.routing.table import RouterTable
 
 ADMIN = "admin"
 """The entry point that no router is offered on unless it says so."""
+
+
+_VERSIONS: Mapping[Version, ssl.TLSVersion] = {
+    "VersionTLS12": ssl.TLSVersion.TLSv1_2,
+    "VersionTLS13": ssl.TLSVersion.TLSv1_3,
+}
 
 
 @frozen

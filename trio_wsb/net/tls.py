@@ -81,7 +81,9 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
         try:
             Path(path).read_bytes()
         except OSError as error:
-            raise CertificateError(f"{path} cannot be read: {(error.strerror or 'failed').lower()}") from error
+            raise CertificateError(
+                f"{path} cannot be read: {(error.strerror or 'failed').lower()}"
+            ) from error
     try:
         # Without a password OpenSSL would ask at the terminal.
         context.load_cert_chain(cert_file, key_file, password=_no_password)

@@ -21,7 +21,7 @@ from attrs import evolve
 from trio_wsb.errors import BadRequest, HTTPError
 from trio_wsb.http.answers import closing_response, error_response, text_response
 from trio_wsb.http.forward import believed_values, client_address
-from trio_wsb.http.head import RequestHead
+from trio_wsb.http.head import REQUEST_LIMITS, RequestHead
 from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.middleware.exchange import Request, received
@@ -64,7 +64,8 @@ class Connection:
         self._entry_point = entry_point
         self._channel = channel
         self._peer = peer
-        self._reader = RequestReader()
+        entry = self._entry()
+        self._reader = RequestReader(REQUEST_LIMITS if entry is None else entry.head_limits)
         self._passage: Passage | None = None
         """Of the request that is being answered."""
         self._remains: Remains | None = None

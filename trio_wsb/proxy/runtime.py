@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from trio_wsb.addresses import BackendURL, IPAddress
 from trio_wsb.http.forward import ForwardPolicy
-from trio_wsb.http.head import HeadLimits, RequestHead
+from trio_wsb.http.head import REQUEST_LIMITS, HeadLimits, RequestHead
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Step
 from trio_wsb.proxy.mirrors import Mirrors
@@ -55,10 +55,10 @@ class EntryPointRuntime:
     accept_grace: float
     grace: float
     policy: ForwardPolicy
-    head_limits: HeadLimits
     ping: bool
     ping_status_stopping: int
     routers: RouterTable[Route]
+    head_limits: HeadLimits = REQUEST_LIMITS
 
 
 @frozen
