@@ -110,6 +110,7 @@ PARTS = "http: {services: {b: {loadBalancer: {servers: [{url: http://a}]}}, %s}}
 PLACES = {
     model.Config: "HERE\nhttp: {}",
     model.EntryPoint: "entryPoints: {e: {address: ':80', HERE}}",
+    entrypoints.EntryPointHTTP: "entryPoints: {e: {address: ':80', http: {HERE}}}",
     model.Transport: "entryPoints: {e: {address: ':80', transport: {HERE}}}",
     model.RespondingTimeouts: "entryPoints: {e: {address: ':80', transport: {respondingTimeouts: {HERE}}}}",
     model.ForwardedHeaders: "entryPoints: {e: {address: ':80', forwardedHeaders: {HERE}}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -39,9 +40,16 @@ class Authority:
     """A certificate authority that nobody knows, and servers certified by it."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self._authority = trustme.CA()
         self.file = directory / "authority.pem"
         self._authority.cert_pem.write_to_path(str(self.file))
+
+    def identify(self, name: str, cert: Path, key: Path) -> None:
+        """Certify a client, in two files."""
+        issued = self._authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(str(key))
+        cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
     def server(self, name: str = "127.0.0.1") -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -121,6 +129,34 @@ async def test_verification_switched_off_counts_for_sessions_and_count_requests(
         daemon(tmp_path, [url], tlsVerify=False) as running,
     ):
         await check_that_it_works(running, backend)
+
+
+async def test_a_backend_that_wants_a_certificate_gets_the_renewed_one_after_a_reload(
+    tmp_path: Path, authority: Authority
+) -> None:
+    context = authority.server()
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    stranger = Authority(tmp_path / "elsewhere")
+    stranger.identify("client.example", cert, key)
+    async with tls_backend(context) as (backend, url):
+        transport = {"certFile": str(cert), "keyFile": str(key)}
+        http = long_form(
+            url, rootCAs=[str(authority.file)], certificates=[transport], minVersion="VersionTLS13"
+        )
+        async with daemon(tmp_path, [], http=http) as running:
+            with pytest.raises(RefusedError):
+                await try_session(running)
+            authority.identify("client.example", cert, key)
+            await running.reload(count=1)
+            assert await try_session(running) == "over TLS"
+            assert backend.accepted == 1
+            key.write_text("half a key")
+            running.running.signal(signal.SIGHUP)
+            line = await running.logged("configuration problem")
+            assert "certificates: cannot be used: " in line["problem"]
+            assert await try_session(running) == "over TLS"
 
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path, authority: Authority) -> None:

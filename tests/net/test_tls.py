@@ -177,10 +177,10 @@ async def test_a_version_that_the_backend_does_not_know(root: str) -> None:
 def test_certificates_that_cannot_be_loaded(tmp_path: Path) -> None:
     one, other = Identity(tmp_path), Identity(tmp_path, "other.example")
     missing = str(tmp_path / "none.pem")
-    with pytest.raises(CertificateError, match="none.pem cannot be read: no such file"):
+    with pytest.raises(CertificateError, match=r"none\.pem cannot be read: no such file"):
         client_context(certificate=(one.cert, missing))
     with pytest.raises(
-        CertificateError, match="other.example.key is not the key of the certificate in .*client"
+        CertificateError, match=r"other\.example\.key is not the key of the certificate in .*client"
     ):
         client_context(certificate=(one.cert, other.key))
     with pytest.raises(CertificateError, match="are no certificate and private key in PEM"):
@@ -194,7 +194,7 @@ def test_certificates_that_cannot_be_loaded(tmp_path: Path) -> None:
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    with pytest.raises(CertificateError, match="locked.key is encrypted"):
+    with pytest.raises(CertificateError, match=r"locked\.key is encrypted"):
         client_context(certificate=(one.cert, str(locked)))
 
 

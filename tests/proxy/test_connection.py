@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from tests.proxy.stage import (
     IDLE_TIMEOUT,
@@ -19,6 +20,7 @@ from tests.proxy.stage import (
     staged,
     status_of,
 )
+from trio_wsb.http.head import REQUEST_LIMITS
 from trio_wsb.net.channel import send_all
 from trio_wsb.net.memory import memory_channel_pair
 from trio_wsb.proxy.connection import REFUSAL_LIMIT, REFUSAL_TIMEOUT, refuse_connection
@@ -109,6 +111,14 @@ async def test_what_is_no_request_is_refused_with_one_line(
         assert (line["event"], line["status"], line["log_level"]) == ("request refused", status, "info")
         assert trio.current_time() == 0  # at once, without waiting for more
         assert stage.dialled == []
+
+
+async def test_the_size_of_a_head_is_the_entry_points(autojump_clock: trio.testing.MockClock) -> None:
+    async with staged(greet) as stage:
+        stage.reload(head_limits=evolve(REQUEST_LIMITS, head=1024))
+        assert status_of(await stage.ask(get("/", "X: " + "x" * 1024))) == 431
+        stage.reload(head_limits=evolve(REQUEST_LIMITS, head=2**20))
+        assert status_of(await stage.ask(get("/", "Connection: close", "X: " + "x" * 70_000))) == 200
 
 
 async def test_a_refused_request_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
