@@ -88,7 +88,7 @@ def _available(names: Sequence[str]) -> tuple[list[Peer], list[str]]:
             versions.append(version)
     if not peers:
         raise MissingToolError("nothing that was asked for is installed")
-    return peers, versions
+    return peers, list(dict.fromkeys(versions))
 
 
 def _tell(sample: report.Sample) -> None:
