@@ -13,7 +13,8 @@ import trio.testing
 
 from tests.background.world import Answer, Body, FakeBackend, World, body, report, target
 from trio_wsb.addresses import BackendURL
-from trio_wsb.background.counts import AT_ONCE, FAILING_AT_ONCE, MAX_BODY, CountRefresher, CountTarget
+from trio_wsb.background.counts import MAX_BODY, CountRefresher, CountTarget
+from trio_wsb.background.rounds import AT_ONCE, FAILING_AT_ONCE
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
 
@@ -134,7 +135,7 @@ async def test_no_more_than_sixteen_at_once(
     world.configure(*targets)
     await nursery.start(world.refresher.run)
     await trio.sleep(1.9)
-    assert world.refresher.statistics().asking == AT_ONCE
+    assert world.refresher.statistics().under_way == AT_ONCE
     assert world.refresher.statistics().waiting == 100 - AT_ONCE
     assert world.refresher.statistics().targets == 100
     await trio.sleep(60)

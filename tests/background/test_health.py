@@ -11,8 +11,9 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from trio_wsb.addresses import BackendURL
-from trio_wsb.background.health import AT_ONCE, FIRST_ROUND, HealthChecker
+from trio_wsb.background.health import HealthChecker
 from trio_wsb.background.probe import HealthTarget
+from trio_wsb.background.rounds import AT_ONCE, FIRST_ROUND
 from trio_wsb.balancing.health import HealthTable, Question
 
 

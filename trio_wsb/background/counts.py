@@ -1,8 +1,7 @@
 """The background task that asks the backends for their connection counts and refreshes the count table.
 
 Each report is asked for by a task of its own, with its own schedule and its own httpx transport, so that what
-happens to one has no effect on another. A thousand requests at once would block the event loop for seconds;
-so at most `AT_ONCE` are under way, and the schedules are spread over the interval.
+happens to one has no effect on another; `trio_wsb.background.rounds` spreads and bounds them.
 
 A backend is believed nothing: one deadline for the whole answer however slowly it drips, a cap on its size, no
 redirects, no decompression, no cookies, no proxies from the environment.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from functools import lru_cache
 from random import Random
 from typing import cast
@@ -25,16 +23,10 @@ from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
 from trio_wsb.background.faults import describe_fault, leaves
+from trio_wsb.background.rounds import FIRST_ROUND, JITTER, Rounds, Statistics
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountKey, CountTable, Sample
 from trio_wsb.balancing.report import Report, ReportError, parse_report
-
-AT_ONCE = 16
-"""Requests under way at once."""
-
-FAILING_AT_ONCE = AT_ONCE // 2
-"""How many of them may go to backends whose last request failed: a few dozen that hang until their timeout
-would otherwise take every place and make the figures of the healthy ones stale."""
 
 MAX_BODY = 64 * 1024
 """Bytes of a report."""
@@ -42,14 +34,8 @@ MAX_BODY = 64 * 1024
 SECOND_LOOK = 2.0
 """Seconds after which a first report that gave no exact figure is asked for once more."""
 
-FIRST_ROUND = 1.0
-"""Seconds over which the first requests to new targets are spread."""
-
 LEAST_INTERVAL = 0.1
 """Seconds; an interval of 0 would otherwise ask without a pause."""
-
-JITTER = 0.1
-"""By which part of it an interval varies, so that several instances do not ask in step."""
 
 _KEEP_ALIVE = 120.0
 _CLOSE_TIMEOUT = 1.0
@@ -78,15 +64,6 @@ class CountTarget:
     def key(self) -> CountKey:
         """What the report's figures are kept under."""
         return CountKey(self.url, self.path, self.field)
-
-
-@frozen
-class RefresherStatistics:
-    """What a `CountRefresher` is doing: targets, requests under way, and how many of those wait for a place."""
-
-    targets: int
-    asking: int
-    waiting: int
 
 
 def http_transport(target: CountTarget) -> httpx.AsyncBaseTransport:
@@ -131,11 +108,7 @@ class CountRefresher:
         self._backends = backends
         self._rng = rng or Random()
         self._transport = transport
-        self._wanted: dict[CountKey, CountTarget] = {}
-        self._askers: dict[CountKey, _Asker] = {}
-        self._nursery: trio.Nursery | None = None
-        self._places = trio.CapacityLimiter(AT_ONCE)
-        self._failing_places = trio.CapacityLimiter(FAILING_AT_ONCE)
+        self._rounds = Rounds(self._keep_asking)
 
     def configure(self, targets: Iterable[CountTarget]) -> None:
         """Ask exactly `targets` from now on, and keep the figures of no others in the table.
@@ -144,71 +117,42 @@ class CountRefresher:
         targets that ask for the same report the one with the shortest interval counts. May be called at any time,
         also before `run`.
         """
-        wanted: dict[CountKey, CountTarget] = {}
-        for target in targets:
-            known = wanted.get(target.key)
-            if known is None or target.interval < known.interval:
-                wanted[target.key] = target
-        self._wanted = wanted
-        self._table.retain(wanted)
-        if self._nursery is not None:
-            self._reconcile(self._nursery)
+        self._table.retain(target.key for target in self._rounds.configure(targets).values())
+        self._rounds.apply()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                self._reconcile(nursery)
-                task_status.started()
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
-                self._askers.clear()
+        await self._rounds.run(task_status=task_status)
 
-    def statistics(self) -> RefresherStatistics:
+    def statistics(self) -> Statistics:
         """Return what is going on."""
-        places = self._places.statistics()
-        waiting = places.tasks_waiting + self._failing_places.statistics().tasks_waiting
-        return RefresherStatistics(len(self._wanted), places.borrowed_tokens, waiting)
+        return self._rounds.statistics()
 
-    def _reconcile(self, nursery: trio.Nursery) -> None:
-        for key, asker in list(self._askers.items()):
-            if self._wanted.get(key) != asker.target:
-                asker.scope.cancel()
-                del self._askers[key]
-        new = [target for key, target in self._wanted.items() if key not in self._askers]
-        now = trio.current_time()
-        for place, target in enumerate(new):
-            self._askers[target.key] = asker = _Asker(target, self._transport)
-            nursery.start_soon(self._keep_asking, asker, now, place / len(new))
-
-    async def _keep_asking(self, asker: _Asker, started: float, phase: float) -> None:
-        interval = max(asker.target.interval, LEAST_INTERVAL)
-        with asker.scope:
-            try:
-                await trio.sleep_until(started + phase * min(FIRST_ROUND, interval))
+    async def _keep_asking(self, target: CountTarget, started: float, phase: float) -> None:
+        interval = max(target.interval, LEAST_INTERVAL)
+        asker = _Asker(target, self._transport)
+        try:
+            await trio.sleep_until(started + phase * min(FIRST_ROUND, interval))
+            await self._ask(asker)
+            if not self._table.entry(target.key).exact:
+                # A first figure that a burst has blurred would stand for a whole interval.
+                await trio.sleep(min(SECOND_LOOK, interval / 2))
                 await self._ask(asker)
-                if not self._table.entry(asker.target.key).exact:
-                    # A first figure that a burst has blurred would stand for a whole interval.
-                    await trio.sleep(min(SECOND_LOOK, interval / 2))
-                    await self._ask(asker)
-                # From the dense first round to the spread schedule: the second request comes after 0.5 to 1.5 intervals.
-                due = max(started + interval * (phase if phase >= 0.5 else phase + 1), trio.current_time())
-                while True:
-                    await trio.sleep_until(due)
-                    await self._ask(asker)
-                    # A request that took longer than the interval is followed by the next one, never by
-                    # all those that were missed.
-                    due = max(due + interval * self._rng.uniform(1 - JITTER, 1 + JITTER), trio.current_time())
-            finally:
-                await asker.close()
+            # From the dense first round to the spread schedule: the second request comes after 0.5 to 1.5 intervals.
+            due = max(started + interval * (phase if phase >= 0.5 else phase + 1), trio.current_time())
+            while True:
+                await trio.sleep_until(due)
+                await self._ask(asker)
+                # A request that took longer than the interval is followed by the next one, never by
+                # all those that were missed.
+                due = max(due + interval * self._rng.uniform(1 - JITTER, 1 + JITTER), trio.current_time())
+        finally:
+            await asker.close()
 
     async def _ask(self, asker: _Asker) -> None:
         """Ask once; see that the table, the names and the log learn what came of it."""
         target, reason = asker.target, ""
-        # The failing ones queue for a place of theirs first, and hold no general one while they do.
-        async with self._failing_places if asker.failing else nullcontext(), self._places:
+        async with self._rounds.place(failing=asker.failing):
             try:
                 with trio.fail_after(target.timeout):
                     await self._refresh(asker)
@@ -243,7 +187,6 @@ class _Asker:
         self, target: CountTarget, make_transport: Callable[[CountTarget], httpx.AsyncBaseTransport]
     ) -> None:
         self.target = target
-        self.scope = trio.CancelScope()
         self.failing = False
         self._make_transport = make_transport
         self._transport: httpx.AsyncBaseTransport | None = None
