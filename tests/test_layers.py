@@ -21,8 +21,9 @@ LAYERS: dict[str, float] = {
     "middleware": 1.2,  # works on heads, and shares regular expressions with the rules
     "config": 1.5,  # checks rules and names strategies, so it stands on the others of its layer
     "net": 2,
-    "observe": 3,
+    "observe": 3.5,  # looks at sessions and requests, and nothing of theirs looks at it
     "background": 3,
+    "providers": 3,
     "proxy": 3,
     "daemon": 4,
     "demo": 4,

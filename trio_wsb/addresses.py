@@ -8,6 +8,7 @@ IPv4 networks means the same on a dual-stack listener.
 from __future__ import annotations
 
 import ipaddress
+import os.path
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -21,6 +22,9 @@ IPNetwork = IPv4Network | IPv6Network
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?))*\.?"
 )
+MAX_SOCKET_PATH = 99
+"""Bytes of the path of a Unix socket: 107 by unix(7), of which 8 are for the name under which it is made."""
+
 _SCHEMES = {
     "http": ("http", False, 80),
     "ws": ("http", False, 80),
@@ -61,13 +65,17 @@ def is_host(text: str) -> bool:
 
 @frozen
 class ListenAddress:
-    """Where an entry point listens: ``host`` is "" for every address, of both families."""
+    """Where an entry point listens: ``host`` is "" for every address, of both families.
+
+    With a ``path`` it is a Unix socket, which has neither host nor port.
+    """
 
     host: str
     port: int
+    path: str = ""
 
     def __str__(self) -> str:
-        return f"{format_host(self.host)}:{self.port}"
+        return f"unix:{self.path}" if self.path else f"{format_host(self.host)}:{self.port}"
 
 
 def parse_listen(text: str) -> ListenAddress:
@@ -90,6 +98,23 @@ def parse_listen(text: str) -> ListenAddress:
     if int(digits) > 65535:
         raise ValueError("has a port out of range; ports are 0 to 65535")
     return ListenAddress(host, int(digits))
+
+
+def parse_entry_address(text: str) -> ListenAddress:
+    """Return the address that `text` means: one as `parse_listen` reads it, or ``unix:/run/web.sock``.
+
+    Raises:
+      ValueError: `text` is no such address; the message says what would be right.
+
+    """
+    if not text.startswith("unix:"):
+        return parse_listen(text)
+    path = text.removeprefix("unix:").removeprefix("//")  # unix:///run/web.sock is how a URL has it
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise ValueError('has no absolute path; write "unix:/run/trio-wsb/web.sock"')
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"has a path that is too long; a Unix socket has at most {MAX_SOCKET_PATH} bytes")
+    return ListenAddress("", 0, os.path.normpath(path))
 
 
 @frozen
@@ -170,6 +195,38 @@ def parse_network(text: str) -> IPNetwork:
     if mapped is not None and network.prefixlen >= 96:
         return IPv4Network((mapped, network.prefixlen - 96), strict=False)
     return network
+
+
+@frozen
+class NameServer:
+    """A name server: an address and a port."""
+
+    host: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return self.host if self.port == 53 else f"{format_host(self.host)}:{self.port}"
+
+
+def parse_name_server(text: str) -> NameServer:
+    """Return the name server that `text` means: ``10.0.0.10``, ``10.0.0.10:5353``, ``::1``, ``[::1]:5353``.
+
+    Raises:
+      ValueError: `text` is no such address; the message says what would be right.
+
+    """
+    hint = 'write "10.0.0.10" or "10.0.0.10:53", an IPv6 address with a port in brackets'
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(\d{1,9}))?", text)
+    plain = re.fullmatch(r"([^:]*)(?::(\d{1,9}))?", text)
+    match = bracketed or plain
+    host, digits = (text, None) if match is None else match.groups()
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"is not the address of a name server; {hint}") from None
+    if digits is not None and not 1 <= int(digits) <= 65535:
+        raise ValueError("has a port out of range; ports are 1 to 65535")
+    return NameServer(str(address), 53 if digits is None else int(digits))
 
 
 @frozen

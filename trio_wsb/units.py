@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import NewType
 
 Duration = NewType("Duration", float)
@@ -15,6 +16,12 @@ Duration = NewType("Duration", float)
 
 Size = NewType("Size", int)
 """Bytes; written ``64KiB`` or a number of bytes."""
+
+Rate = NewType("Rate", float)
+"""Events per second; written ``10/s``, ``600/m`` or a number per second."""
+
+Percent = NewType("Percent", float)
+"""A fraction from 0 to 1; written ``20%``."""
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
 _DURATION_UNIT = {
@@ -126,6 +133,25 @@ def parse_rate(value: object) -> float:
     return number / _DURATION_UNIT[unit]
 
 
+def format_rate(per_second: float) -> str:
+    """Return a rate as people write it, so that it reads back the same: ``10/s``, ``1/h``."""
+    for unit in ("s", "m", "h"):
+        number = f"{per_second * _DURATION_UNIT[unit]:.15g}"
+        if "e" not in number and float(number) / _DURATION_UNIT[unit] == per_second:
+            return f"{number}/{unit}"
+    return f"{_decimal(Decimal(repr(per_second)))}/s"
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction as people write it, so that it reads back the same: ``20%``."""
+    return f"{_decimal(Decimal(repr(fraction)) * 100)}%"
+
+
+def _decimal(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def parse_percent(value: object) -> float:
     """Return the fraction that `value` means: ``20%`` is 0.2.
 
@@ -136,4 +162,4 @@ def parse_percent(value: object) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip()) if isinstance(value, str) else None
     if match is None or float(match[1]) > 100:
         raise ValueError(f"is not a percentage; {PERCENT_HINT}")
-    return float(match[1]) / 100
+    return float(Decimal(match[1]) / 100)

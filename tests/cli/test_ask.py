@@ -17,7 +17,14 @@ from trio_wsb.cli.ask import UnreachableError, ask
 from trio_wsb.cli.main import main
 from trio_wsb.net.unix import UnixListener
 
-COMMANDS = ["status", "sessions", "reload"]
+COMMANDS = [
+    ["status"],
+    ["sessions"],
+    ["reload"],
+    ["drain", "http://10.0.0.1:8080"],
+    ["ready", "http://10.0.0.1:8080"],
+    ["rebalance"],
+]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -39,6 +46,9 @@ def answering(folder: Path, answer: bytes) -> Iterator[str]:
             with connection:
                 connection.recv(65536)
                 connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass  # a body; closing with it unread would be a reset
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -46,10 +56,10 @@ def answering(folder: Path, answer: bytes) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_daemon(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_no_daemon(tmp_path: Path, command: list[str]) -> None:
     path = str(tmp_path / "control.sock")
-    status, err = run(command, "--socket", path)
+    status, err = run(*command, "--socket", path)
     assert status == 2
     assert err.startswith(f"Error: there is no daemon at {path}: is it running")
     assert "--socket or TRIO_WSB_SOCKET" in err
@@ -122,10 +132,10 @@ def test_a_refusal_is_the_daemons_words(tmp_path: Path) -> None:
     body = b'{"error": "too many control connections"}'
     answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     for command in COMMANDS:
-        folder = tmp_path / command
+        folder = tmp_path / command[0]
         folder.mkdir()
         with answering(folder, answer) as path:
-            assert run(command, "--socket", path) == (1, "Error: too many control connections\n")
+            assert run(*command, "--socket", path) == (1, "Error: too many control connections\n")
 
 
 def test_the_environment_names_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,13 @@ def complete(line: str, word: int, **environment: str) -> list[str]:
 def test_commands_and_options() -> None:
     assert complete("trio-wsb ", 1) == list(COMMANDS)
     assert complete("trio-wsb rel", 1) == ["reload"]
+    assert complete("trio-wsb re", 1) == ["reload", "ready", "rebalance"]
+    assert complete("trio-wsb drain --", 2)[:2] == ["--socket", "--json"]
     assert complete("trio-wsb sessions --cl", 2) == ["--client"]
 
 
 def test_without_a_daemon_no_backends_are_offered(tmp_path: Path) -> None:
-    assert complete("trio-wsb sessions --backend ", 3, TRIO_WSB_SOCKET=str(tmp_path / "none")) == []
+    none = str(tmp_path / "none")
+    assert complete("trio-wsb sessions --backend ", 3, TRIO_WSB_SOCKET=none) == []
+    assert complete("trio-wsb drain ", 2, TRIO_WSB_SOCKET=none) == []
+    assert complete("trio-wsb rebalance ", 2, TRIO_WSB_SOCKET=none) == []

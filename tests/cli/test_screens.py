@@ -296,3 +296,28 @@ def test_no_sessions() -> None:
 )
 def test_spans(seconds: float, words: str) -> None:
     assert span(seconds) == words
+
+
+def test_drains_and_rebalancing() -> None:
+    drain = {"state": "draining", "ended": 1200, "cut": 3, "left": 34, "currentRate": 62.5}
+    gone = removed("http://10.0.0.9:80") | {"state": "draining", "drain": drain | {"state": "drained"}}
+    plan = {"sessions": 300, "shed": 100, "kept": 2}
+    rebalance = {"enabled": True, "running": True, "quietFor": 0.0, "plan": plan}
+    document = status(
+        services=[{"name": "chat", "strategy": "leastconn", "rebalance": rebalance}],
+        backends=[backend("http://10.0.0.1:8080", state="draining", drain=drain), gone],
+    )
+    shown = text(document)
+    assert "chat  leastconn  rebalancing, 102 of 300" in shown
+    assert "10.0.0.1:8080: draining: 1,200 ended, 3 cut, 34 left, 62.5/s" in shown
+    assert shown.endswith("10.0.0.9:80: drained: 1,200 ended, 3 cut, 34 left")
+    rebalance["running"] = False
+    assert "rebalancing" not in text(document)
+
+
+def test_sessions_at_a_backend_that_is_taken_away() -> None:
+    each = {"session": 1, "client": "192.0.2.1:4", "service": "chat", "backend": "http://10.0.0.1:80"}
+    each |= {"host": "h", "path": "/", "duration": 2.0, "messagesIn": 1, "messagesOut": 2}
+    each |= {"bytesIn": 1, "bytesOut": 2, "cause": None, "draining": True}
+    document = {"total": 1, "offset": 0, "limit": 50, "sessions": [each]}
+    assert "10.0.0.1:80 (draining)" in "\n".join(draw(sessions_screen(document)))

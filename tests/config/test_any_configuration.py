@@ -55,7 +55,16 @@ SERVICE = st.fixed_dictionaries(
     optional={
         "strategy": st.sampled_from(["leastconn", "wrr", "p2c", "hrw", "iphash"]),
         "passHostHeader": st.booleans(),
-        "session": st.fixed_dictionaries({"writeTimeout": DURATIONS}),
+        "session": st.fixed_dictionaries(
+            {"writeTimeout": DURATIONS},
+            optional={
+                "idleTimeout": st.sampled_from([0, "1s", "15m"]),
+                "lifetimeJitter": st.sampled_from(["0%", "12.5%"]),
+                "maxMessageBytes": st.sampled_from([0, "64KiB", 1]),
+                "messageRate": st.sampled_from([0, "10/s", "1/h", 0.5]),
+                "byteRate": st.sampled_from([0, "64KiB", 1024]),
+            },
+        ),
         "connectionCount": st.fixed_dictionaries({"path": st.just("/m")}, optional={"interval": DURATIONS, "timeout": DURATIONS}),
     },
 )  # fmt: skip

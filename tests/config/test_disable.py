@@ -54,7 +54,7 @@ def found(routers: str) -> Usable:
         ("rule: Pth(`/`), service: chat", "routers.bad.rule: unknown matcher 'Pth'"),
         ("rule: Path(`/`), service: gone", 'routers.bad.service: no service "gone" is defined'),
         ("rule: Path(`/`), service: ''", 'routers.bad.service: "" is empty'),
-        ("rule: Path(`/`), service: api@internal", '"api@internal" is not available in this version'),
+        ("rule: Path(`/`), service: rest@internal", '"rest@internal" is not available in this version'),
         ("rule: Path(`/`), service: chat@docker", 'no service "chat@docker" is defined'),
         ("rule: Path(`/`), service: canary", 'canary.weighted.services[1].name: no service "gone"'),
         ("rule: Path(`/`), service: outer", 'canary.weighted.services[1].name: no service "gone"'),
@@ -225,3 +225,63 @@ def test_any_number_of_keys_may_be_passed_over(tmp_path: Path) -> None:
     assert len(loaded.config.http.routers) == 1500
     assert len(loaded.warnings) == 1000
     assert loaded.disabled == ()
+
+
+CLOSED = """\
+entryPoints:
+  web: {address: ':80', http: {middlewares: [KEY]}}
+  other: {address: ':82'}
+  admin: {address: ':81'}
+http:
+  services: {chat: {loadBalancer: {servers: [{url: 'http://a'}]}}}
+  middlewares:
+    good: {addPrefix: {prefix: /x}}
+    empty: {}
+    second: {chain: {middlewares: [good, missing]}}
+    first: {chain: {middlewares: [second]}}
+  routers:
+    everywhere: {rule: Path(`/`), service: chat}
+    here: {rule: Path(`/`), service: chat, entryPoints: [web]}
+    there: {rule: Path(`/`), service: chat, entryPoints: [other, admin]}
+"""
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "first"])
+def test_an_entry_point_without_its_middleware_offers_no_router(name: str) -> None:
+    read = document(CLOSED.replace("KEY", f"good, {name}"))
+    assert read.config is not None
+    result = usable(read.config, read.problems)
+    left = {each: router.entry_points for each, router in result.config.http.routers.items()}
+    assert left == {"everywhere": ("other",), "there": ("other", "admin")}
+    assert [(each.name, each.entry_points) for each in result.disabled] == [
+        ("everywhere", ("web",)),
+        ("here", ()),
+    ]
+    everywhere, here = map(str, result.disabled)
+    assert everywhere.startswith('router "everywhere" is disabled on "web": ')
+    assert here.startswith('router "here" is disabled: ')
+
+
+def test_an_entry_point_without_its_middleware_redirects_nothing() -> None:
+    text = CLOSED.replace("[KEY]", "[missing], redirections: {entryPoint: {to: other}}")
+    read = document(text)
+    assert read.config is not None
+    result = usable(read.config, read.problems)
+    assert [(each.name, each.entry_points) for each in result.disabled] == [
+        ("everywhere", ("web",)),
+        ("here", ()),
+        ("web-to-other@internal", ("web",)),
+    ]
+
+
+def test_an_entry_point_that_concerns_no_router_is_a_warning() -> None:
+    text = CLOSED.replace("web: {address: ':80', http: {middlewares: [KEY]}}", "web: {address: ':80'}")
+    text = text.replace("admin: {address: ':81'}", "quiet: {address: ':81', http: {middlewares: [missing]}}")
+    text = text.replace("[other, admin]", "[other]").replace("chat}", "chat, entryPoints: [other]}")
+    read = document(text)
+    assert read.config is not None
+    result = usable(read.config, read.problems)
+    assert result.disabled == ()
+    assert [each.key_path for each in result.warnings if "quiet" in each.key_path] == [
+        "entryPoints.quiet.http.middlewares[0]"
+    ]

@@ -19,29 +19,27 @@ EXPECTED: dict[str, set[str]] = {
         "http.services.backend-canary.weighted.services[0].name",
         "http.services.backend-canary.weighted.services[1].name",
     },
-    "debugging": {"accessLog", "log.filePath"},
+    "debugging": {"log.filePath"},
     "headers": set(),
-    "metrics": {"metrics"},
+    "metrics": {"metrics.prometheus.entryPoint"},
     "mirroring": {
         "http.services.backend-mirror.mirroring.service",
         "http.services.backend-mirror.mirroring.mirrors[0].name",
     },
     "retry": set(),
     "traefik": {
-        "accessLog", "api", "certificatesResolvers", "global", "log.filePath", "metrics", "ping.entryPoint", "providers",
+        "api.debug", "certificatesResolvers", "global", "log.filePath", "metrics.prometheus.entryPoint", "ping.entryPoint",
+        "providers.docker",
     },
     "websocket": {"http.middlewares.websocket-headers.headers.customRequestHeaders.Connection"},
 }  # fmt: skip
 """Where each block has a warning: what is ignored, has no effect yet, or is defined in another file."""
 
-PENDING = {"entryPoints.web.http.redirections", "http.routers.websocket-router.tls"}
-"""Keys whose features are not there yet and that must not be passed over: redirection to HTTPS and TLS."""
-
 
 def read(name: str) -> list[Problem]:
     document = read_document((GUIDE / f"{name}.yml").read_bytes(), f"{name}.yml")
     document.judge(Names())
-    return [each for each in document.problems if each.key_path not in PENDING]
+    return document.problems
 
 
 def test_every_block_is_expected() -> None:
@@ -58,14 +56,13 @@ def test_block(name: str) -> None:
 
 def test_checked_together_the_blocks_find_each_other() -> None:
     files = [GUIDE / f"{name}.yml" for name in sorted(EXPECTED)]
-    problems = [
-        problem for each in check(files) for problem in each.problems if problem.key_path not in PENDING
-    ]
+    problems = [problem for each in check(files) for problem in each.problems]
     assert {each.severity for each in problems} == {"warning"}
     assert {each.key_path for each in problems if each.code in {"reference", "cycle"}} == {
         *EXPECTED["canary"],
         *EXPECTED["mirroring"],
         "ping.entryPoint",
+        "metrics.prometheus.entryPoint",
     }
 
 
@@ -76,19 +73,14 @@ def test_the_static_transport_acts() -> None:
 
 
 def test_what_has_no_effect_says_so() -> None:
-    (line,) = lines("metrics: {prometheus: {}}\nhttp: {}\n")
-    assert line.startswith(
-        "f.yaml:1:1 metrics: has no effect in this version (there are no Prometheus metrics"
-    )
+    (line,) = lines("metrics: {statsD: {}}\nhttp: {}\n")
+    assert line.startswith("f.yaml:1:11 metrics.statsD: has no effect in this version (Prometheus fetches")
     assert line.endswith("[warning]")
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_daemon_takes_it(name: str) -> None:
     path = GUIDE / f"{name}.yml"
-    (checked,) = check([path])
-    if any(each.key_path in PENDING for each in checked.problems):
-        pytest.skip("a feature of it is not there yet")
     loaded = load(path)
     # Neither leads to anything that is there, and no router of theirs could be disabled for it.
     assert set(loaded.config.http.services).isdisjoint({"backend-canary", "backend-mirror"})

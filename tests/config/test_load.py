@@ -140,6 +140,13 @@ def test_authorities_must_be_there(tmp_path: Path) -> None:
     ].message == (f'"{tmp_path}" is not a regular file')
 
 
+def test_the_access_logs_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, f"http: {{}}\naccessLog: {{filePath: {tmp_path}/logs/a.log}}\n")
+    (problem,) = check_files([path])
+    assert str(problem).startswith(f'{path}:2:23 accessLog.filePath: there is no directory "{tmp_path}/logs"')
+    assert problem.severity == "warning"
+
+
 def test_the_logs_folder(tmp_path: Path) -> None:
     path = write(tmp_path, f"log: {{filePath: {tmp_path}/logs/a.log}}\n")
     (warning,) = load(path).warnings

@@ -15,7 +15,7 @@ import trio_wsb.config.model as model
 import trio_wsb.config.services as services
 import trio_wsb.config.tls as tls
 from tests.config.helpers import FILE, config, document
-from trio_wsb.config import checks, middlewares
+from trio_wsb.config import accesslog, api, checks, metrics, middlewares, providers, session
 from trio_wsb.config.effective import REDACTED, effective, to_yaml
 from trio_wsb.config.foreign import FOREIGN, foreign
 from trio_wsb.config.load import check_files, load
@@ -99,11 +99,6 @@ def test_foreign_key(cls: type, key: str) -> None:
         assert read.config == config(text.replace("HERE", ""))
 
 
-def test_a_key_that_is_unsupported_on_account_of_what_stands_below_it() -> None:
-    (problem,) = document("providers: {docker: {}, file: {filename: a.yml}}\nhttp: {}").problems
-    assert (problem.key_path, problem.severity) == ("providers", "error")
-
-
 SERVICE = "http: {services: {s: %s}}\n"
 BALANCER = SERVICE % "{loadBalancer: {servers: [{url: http://a}], %s}}"
 PARTS = "http: {services: {b: {loadBalancer: {servers: [{url: http://a}]}}, %s}}"
@@ -115,6 +110,8 @@ PLACES = {
     model.RespondingTimeouts: "entryPoints: {e: {address: ':80', transport: {respondingTimeouts: {HERE}}}}",
     model.ForwardedHeaders: "entryPoints: {e: {address: ':80', forwardedHeaders: {HERE}}}",
     model.HTTP: "http: {HERE}",
+    providers.Providers: "providers: {HERE}\nhttp: {}",
+    providers.FileProvider: "providers: {file: {filename: a.yml, HERE}}\nhttp: {}",
     model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
     services.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",
     services.PassiveHealthCheck: BALANCER % "passiveHealthCheck: {HERE}",
@@ -122,12 +119,20 @@ PLACES = {
     services.Failover: PARTS % "a: {failover: {service: b, fallback: b, HERE}}",
     services.Mirroring: PARTS % "a: {mirroring: {service: b, HERE}}",
     services.LoadBalancer: BALANCER % "HERE",
-    services.Session: BALANCER % "session: {HERE}",
+    session.Session: BALANCER % "session: {HERE}",
     services.Server: SERVICE % "{loadBalancer: {servers: [{url: http://a, HERE}]}}",
+    metrics.Metrics: "metrics: {HERE}\nhttp: {}",
+    metrics.Prometheus: "metrics: {prometheus: {HERE}}\nhttp: {}",
     middlewares.Middleware: "http: {middlewares: {m: {retry: {attempts: 2}, HERE}}}",
     model.ServersTransport: "http: {serversTransports: {t: {HERE}}}",
     model.ForwardingTimeouts: "http: {serversTransports: {t: {forwardingTimeouts: {HERE}}}}",
     model.Log: "log: {HERE}",
+    tls.RouterTLS: "http: {routers: {r: {rule: Path(`/`), service: ping@internal, tls: {HERE}}}}",
+    tls.Store: "tls: {stores: {default: {HERE}}}\nhttp: {}",
+    tls.TLSOptions: "tls: {options: {o: {HERE}}}\nhttp: {}",
+    tls.ClientAuth: "tls: {options: {o: {clientAuth: {HERE}}}}\nhttp: {}",
+    api.API: "api: {HERE}\nhttp: {}",
+    accesslog.AccessLog: "accessLog: {HERE}\nhttp: {}",
 }
 
 

@@ -23,7 +23,7 @@ import trio
 import yaml
 from trio_websocket import WebSocketConnection, connect_websocket_url
 
-TOP_LEVEL = ("http", "ping", "log", "entryPoints", "control")
+TOP_LEVEL = ("http", "ping", "log", "entryPoints", "control", "accessLog", "metrics", "providers", "api")
 
 PATIENCE = 30.0
 """Seconds after which what should have happened by now will not; generous, for busy machines."""
@@ -194,9 +194,7 @@ async def daemon(
 ) -> AsyncIterator[Daemon]:
     """Run the daemon over `pods`; `changes` are keys of the `wsbalancer` block or, by their name, of the file."""
     port = port or free_port()
-    top: dict[str, Any] = {
-        key: changes.pop(key) for key in ("http", "ping", "log", "entryPoints", "control") if key in changes
-    }
+    top: dict[str, Any] = {key: changes.pop(key) for key in TOP_LEVEL if key in changes}
     document: dict[str, Any] = {
         "entryPoints": {"web": {"address": f"127.0.0.1:{port}"}},
         "log": {"format": "json"},

@@ -13,11 +13,15 @@ from attrs import define
 from trio_wsb.addresses import parse_backend_url
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.counts import CountKey, CountTable
+from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
+from trio_wsb.daemon.api.pages import APIPages
 from trio_wsb.daemon.build import Builder, Prepared, prepare
+from trio_wsb.daemon.mover import Mover
 from trio_wsb.daemon.reload import Reloader
 from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
+from trio_wsb.observe.events import EventLog
 from trio_wsb.proxy.relay import SCRATCH_SIZE, Relay
 from trio_wsb.proxy.runtime import Proxy, Runtime
 from trio_wsb.proxy.session import Session
@@ -44,14 +48,17 @@ class World:
     builder: Builder
     reloader: Reloader
     state: DaemonState
+    api: APIPages
 
     def write(self, document: dict[str, Any]) -> None:
         self.path.write_text(yaml.safe_dump(document))
 
     def apply(self, prepared: Prepared) -> None:
         built = self.builder.build(prepared)
+        before = self.proxy.runtime.services
         self.proxy.runtime = built.runtime
         self.builder.install(built)
+        self.state.mover.configuration_changed(before, built.runtime.services)
 
     def backend(self, url: str) -> Backend:
         return self.backends.get(parse_backend_url(url))
@@ -96,14 +103,28 @@ def make_world(tmp_path: Path, document: dict[str, Any] | None = None) -> World:
     path.write_text(yaml.safe_dump(document or {"wsbalancer": {"pods": PODS}}))
     proxy = Proxy(Runtime({}), dial=never_dial)
     backends, counts, health = BackendTable(), CountTable(), HealthTable()
-    builder = Builder(backends, counts, health, Random(1))
+    drains = DrainTable()
+    builder = Builder(backends, counts, health, Random(1), drains)
+    events = EventLog()
+    mover = Mover(proxy, backends, drains, Random(1), events)
 
     def apply(prepared: Prepared) -> None:
         world.apply(prepared)
 
     reloader = Reloader(path, apply)
-    state = DaemonState(proxy, backends, reloader, lambda: [("web", "127.0.0.1:9000")], Moment(0.0, STARTED))
-    world = World(path, proxy, backends, counts, health, builder, reloader, state)
+    state = DaemonState(
+        proxy,
+        backends,
+        reloader,
+        lambda: [("web", "127.0.0.1:9000")],
+        Moment(0.0, STARTED),
+        events,
+        mover=mover,
+    )
+    api = APIPages(state)
+    proxy.observers = (api.tally,)
+    world = World(path, proxy, backends, counts, health, builder, reloader, state, api)
+    builder.serve_internal(api.services)
     first = prepare(path)
     world.apply(first)
     reloader.begin(first)

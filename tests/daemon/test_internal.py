@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from tests.daemon import pages
+from tests.daemon.pages import LOCAL
 from tests.daemon.state import PODS, World, make_world
-from trio_wsb.addresses import Networks, parse_ip, parse_network
-from trio_wsb.daemon.internal import InternalPages
+from trio_wsb.addresses import Networks, parse_network
 from trio_wsb.http.forward import ForwardPolicy
-from trio_wsb.http.head import RequestHead, parse_request_head
+from trio_wsb.http.head import RequestHead
 from trio_wsb.proxy.runtime import EntryPointRuntime
 
 PATH = "/balancer-metrics"
-LOCAL = "127.0.0.1"
 
 
 @pytest.fixture
@@ -25,17 +25,14 @@ def world(tmp_path: Path) -> World:
 
 
 def head(*fields: str, path: str = PATH, method: str = "GET", host: str | None = LOCAL) -> RequestHead:
-    version = "1.1" if host is not None else "1.0"
-    hosts = [] if host is None else [f"Host: {host}"]
-    lines = [f"{method} {path} HTTP/{version}", *hosts, *fields, "", ""]
-    return parse_request_head("\r\n".join(lines).encode())
+    return pages.head(path, *fields, method=method, host=host)
 
 
 def entry(world: World, name: str) -> EntryPointRuntime:
     return world.proxy.runtime.entry_points[name]
 
 
-def ask(
+async def ask(
     world: World,
     request: RequestHead,
     *,
@@ -43,13 +40,12 @@ def ask(
     peer: str | None = LOCAL,
     keep_alive: bool = True,
 ) -> bytes | None:
-    address = None if peer is None else parse_ip(peer)
-    return InternalPages(world.state).answer(entry(world, name), address, request, keep_alive)
+    return await pages.ask(world, request, name=name, peer=peer, keep_alive=keep_alive)
 
 
-def test_a_program_gets_json(world: World) -> None:
+async def test_a_program_gets_json(world: World) -> None:
     world.report(PODS[0], 5, at=0.0)
-    answer = ask(world, head(), name="admin", peer="203.0.113.9")
+    answer = await ask(world, head(), name="admin", peer="203.0.113.9")
     assert answer is not None
     fields, _, body = answer.partition(b"\r\n\r\n")
     assert fields.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
@@ -61,9 +57,9 @@ def test_a_program_gets_json(world: World) -> None:
     assert document["agentsConnections"] == 5
 
 
-def test_a_browser_gets_a_page(world: World) -> None:
+async def test_a_browser_gets_a_page(world: World) -> None:
     request = head("Accept: text/html,application/xml;q=0.9,*/*;q=0.8")
-    answer = ask(world, request, name="admin", keep_alive=False)
+    answer = await ask(world, request, name="admin", keep_alive=False)
     assert answer is not None
     fields, _, body = answer.partition(b"\r\n\r\n")
     assert b"Content-Type: text/html; charset=utf-8\r\n" in fields
@@ -73,9 +69,9 @@ def test_a_browser_gets_a_page(world: World) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-def test_head_has_the_same_fields_and_no_body(world: World, accept: str) -> None:
-    whole = ask(world, head(f"Accept: {accept}"))
-    bare = ask(world, head(f"Accept: {accept}", method="HEAD"))
+async def test_head_has_the_same_fields_and_no_body(world: World, accept: str) -> None:
+    whole = await ask(world, head(f"Accept: {accept}"))
+    bare = await ask(world, head(f"Accept: {accept}", method="HEAD"))
     assert whole is not None
     assert bare is not None
     assert bare == whole[: len(bare)]
@@ -93,18 +89,18 @@ def test_head_has_the_same_fields_and_no_body(world: World, accept: str) -> None
     ],
 )
 @pytest.mark.parametrize("name", ["web", "admin"])
-def test_other_requests_are_routed(world: World, request_head: RequestHead, name: str) -> None:
-    assert ask(world, request_head, name=name) is None
+async def test_other_requests_are_routed(world: World, request_head: RequestHead, name: str) -> None:
+    assert await ask(world, request_head, name=name) is None
 
 
-def test_a_query_changes_nothing(world: World) -> None:
-    assert ask(world, head(path=f"{PATH}?pretty")) is not None
+async def test_a_query_changes_nothing(world: World) -> None:
+    assert await ask(world, head(path=f"{PATH}?pretty")) is not None
 
 
-def test_the_path_is_the_configurations(tmp_path: Path) -> None:
+async def test_the_path_is_the_configurations(tmp_path: Path) -> None:
     world = make_world(tmp_path, {"wsbalancer": {"pods": PODS, "balancerMetricPath": "/counts"}})
-    assert ask(world, head()) is None
-    assert ask(world, head(path="/counts")) is not None
+    assert await ask(world, head()) is None
+    assert await ask(world, head(path="/counts")) is not None
 
 
 @pytest.mark.parametrize(
@@ -118,10 +114,10 @@ def test_the_path_is_the_configurations(tmp_path: Path) -> None:
         ("127.0.0.1", [], None),
     ],
 )
-def test_a_program_on_this_host_sees_it_on_a_traffic_entry_point(
+async def test_a_program_on_this_host_sees_it_on_a_traffic_entry_point(
     world: World, peer: str, fields: list[str], host: str | None
 ) -> None:
-    assert ask(world, head(*fields, host=host), peer=peer) is not None
+    assert await ask(world, head(*fields, host=host), peer=peer) is not None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +139,7 @@ def test_a_program_on_this_host_sees_it_on_a_traffic_entry_point(
     ],
 )
 @pytest.mark.parametrize("policy", ["none", "trusted", "insecure"])
-def test_nobody_else_does_whoever_is_trusted(
+async def test_nobody_else_does_whoever_is_trusted(
     world: World, peer: str | None, fields: list[str], host: str, policy: str
 ) -> None:
     policies = {
@@ -154,4 +150,4 @@ def test_nobody_else_does_whoever_is_trusted(
     runtime = world.proxy.runtime
     web = evolve(entry(world, "web"), policy=policies[policy])
     world.proxy.runtime = evolve(runtime, entry_points={**runtime.entry_points, "web": web})
-    assert ask(world, head(*fields, host=host), peer=peer) is None
+    assert await ask(world, head(*fields, host=host), peer=peer) is None

@@ -68,7 +68,7 @@ class Reloads:
         """Return the steps of each router."""
         made_config = made(middlewares, *routers)
         chains = self._factory.chains(made_config, load_files(made_config))
-        return [chains[f"r{number}"] for number in range(len(routers))]
+        return [chains["web", f"r{number}"] for number in range(len(routers))]
 
 
 async def status(step: Step, headers: list[tuple[str, str]] | None = None) -> int:

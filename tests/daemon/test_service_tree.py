@@ -19,6 +19,7 @@ from trio_wsb.daemon.views import Moment, services, status
 from trio_wsb.proxy.services import MirroringRuntime, WeightedRuntime
 
 SERVERS = {"servers": [{"url": "http://10.0.0.1/"}]}
+QUIET = {"enabled": False, "running": False, "quietFor": 0.0, "plan": None}
 
 
 def document(**services: Any) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def test_the_tree(world: World) -> None:
 
 def test_the_view(world: World) -> None:
     assert services(world.state) == [
-        {"name": "one", "strategy": "leastconn"},
-        {"name": "two", "strategy": "leastconn"},
+        {"name": "one", "strategy": "leastconn", "rebalance": QUIET},
+        {"name": "two", "strategy": "leastconn", "rebalance": QUIET},
         {"name": "copied", "strategy": "mirroring", "parts": ["one", "two"]},
         {"name": "spare", "strategy": "failover", "parts": ["one", "two"]},
         {"name": "top", "strategy": "weighted", "parts": ["spare", "copied"]},

@@ -48,10 +48,17 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
     assert document["configuration"]["file"] == str(world.path)
     assert document["configuration"]["lastReload"] is None
     assert document["entryPoints"] == [
-        {"name": "admin", "addresses": [], "connections": 0, "maxConnections": 20000},
-        {"name": "web", "addresses": ["127.0.0.1:9000"], "connections": 0, "maxConnections": 20000},
+        {"name": "admin", "addresses": [], "connections": 0, "maxConnections": 20000, "tlsHandshakes": None},
+        {
+            "name": "web",
+            "addresses": ["127.0.0.1:9000"],
+            "connections": 0,
+            "maxConnections": 20000,
+            "tlsHandshakes": None,
+        },
     ]
-    assert document["services"] == [{"name": "wsbalancer", "strategy": "leastconn"}]
+    quiet = {"enabled": False, "running": False, "quietFor": 0.0, "plan": None}
+    assert document["services"] == [{"name": "wsbalancer", "strategy": "leastconn", "rebalance": quiet}]
     assert document["sessions"] == {"open": 0, "opened": 0, "ended": {cause.value: 0 for cause in Cause}}
     assert [each["url"] for each in document["backends"]] == PODS
     assert backend_of(document, PODS[0]) == {
@@ -76,6 +83,7 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
         "reportStale": True,
         "reportProblem": None,
         "health": None,
+        "drain": None,
     }
 
 
@@ -196,6 +204,7 @@ async def test_a_session_has_the_names_of_its_log_lines(world: World) -> None:
             "messagesOut": 0,
             "bytesIn": 8,
             "bytesOut": 0,
+            "draining": False,
             "cause": None,
         }
         session.relay.end(Cause.SHUTDOWN, 1001, 5.0)

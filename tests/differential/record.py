@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
 from attrs import evolve, field, frozen
 
@@ -31,12 +31,20 @@ class Ask:
     """Which answer the backend gives, by its name in `servers.ANSWERS`."""
     upgrade: bool = False
     hold: bool = False
+    server_name: str | None = None
+    """Over TLS, asking for this name; "" for none."""
+    shows: str = ""
+    """Which certificate the client shows."""
+    tls_version: str = ""
+    alpn: tuple[str, ...] = ()
+    before: bytes = b""
+    """What stands before the request: the header of a proxy."""
 
     def encoded(self, host: str, values: Mapping[str, str]) -> bytes:
         """Return the request for a router that wants `host`; names in braces in `lines` become their `values`."""
         lines = [
             f"{self.method} {self.target} HTTP/{self.version}",
-            f"Host: {host if self.host is None else self.host}",
+            f"Host: {host if self.host is None else self.host.replace('{host}', host)}",
         ]
         if self.upgrade:
             lines += [
@@ -51,7 +59,7 @@ class Ask:
             lines.append(f"Content-Length: {len(self.body)}")
         for line in self.lines:
             lines.append(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], line))
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+        return self.before + "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
 
 
 def get(target: str = "/", *lines: str, answer: str = "", source: str = "127.0.0.1") -> Ask:
@@ -116,6 +124,12 @@ class Case:
     differs: tuple[Difference, ...]
     spread: bool
     rule: str
+    tls: Mapping[str, Any] | None = None
+    """The router's `tls`."""
+    entry: str = "web"
+    """The entry point."""
+    arrivals: int = 0
+    """Requests that servers must have got before the case is over; what a mirror gets comes when it likes."""
 
 
 def case(
@@ -126,10 +140,13 @@ def case(
     differs: Sequence[Difference] = (),
     spread: bool = False,
     rule: str = "",
+    tls: Mapping[str, Any] | None = None,
+    entry: str = "web",
+    arrivals: int = 0,
 ) -> Case:
     """Return a case; `through` is one middleware or several."""
     names = (through,) if isinstance(through, str) else tuple(through)
-    return Case(name, asks, names, service, tuple(differs), spread, rule)
+    return Case(name, asks, names, service, tuple(differs), spread, rule, tls, entry, arrivals)
 
 
 def times(number: int, ask: Ask) -> list[Ask]:

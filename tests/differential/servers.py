@@ -99,6 +99,7 @@ class Servers:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
         self._listeners: list[socket.socket] = []
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -127,11 +128,12 @@ class Servers:
         for thread in list(self._threads):
             thread.join(10)
 
-    def take(self) -> list[Seen]:
-        """Return what was seen since the last call, in order."""
-        with self._lock:
+    def take(self, count: int = 0) -> list[Seen]:
+        """Return what was seen since the last call, in order; with a `count`, once it is so much, by server."""
+        with self._news:
+            self._news.wait_for(lambda: len(self._seen) >= count, 10)
             seen, self._seen = self._seen, []
-            return seen
+            return sorted(seen, key=lambda each: each.server) if count else seen
 
     def _start(self, work: Callable[[str, socket.socket], None], name: str, sock: socket.socket) -> None:
         thread = threading.Thread(target=work, args=(name, sock), daemon=True)
@@ -179,7 +181,8 @@ class Servers:
         elif "content-length" in lower:
             body = read(int(lower["content-length"]))
         if target != HEALTH:
-            with self._lock:
+            with self._news:
+                self._news.notify_all()
                 self._seen.append(Seen(name, method, target, tuple(fields), body))
         which = lower.get("x-auth-answer" if name == "auth" else "x-answer", "")
         reply = ANSWERS[which or ("switch" if "upgrade" in lower else "")]

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from tests.daemon.harness import free_port
-from tests.differential import cases_auth, cases_edits, cases_limits, cases_requests, cases_services
+from tests.differential import (
+    cases_auth,
+    cases_edits,
+    cases_entry,
+    cases_limits,
+    cases_requests,
+    cases_services,
+    cases_tls,
+)
 from tests.differential.record import Case, Difference, View
 from tests.differential.world import TRUSTED, documents
 
-_GROUPS: Final = (cases_requests, cases_edits, cases_limits, cases_auth, cases_services)
+_GROUPS: Final = (
+    cases_requests,
+    cases_edits,
+    cases_limits,
+    cases_auth,
+    cases_services,
+    cases_tls,
+    cases_entry,
+)
 
 CASES: Final[list[Case]] = [each for group in _GROUPS for each in group.CASES]
 
@@ -21,7 +38,6 @@ EVERYWHERE: Final = (
     Difference("accept-encoding", "a*field accept-encoding", ("gzip",), None),
     Difference("one-connection", "a*field connection", None, ("close",)),
     Difference("answers-close", "field connection", None, ("close",)),
-    Difference("date", "field date", ("now",), None),
     Difference("real-ip", "app*field x-real-ip", (TRUSTED,), ...),
     *(
         Difference(OWN_WORDS, key, ..., ..., where={"body": words})
@@ -73,8 +89,11 @@ DIFFERENCES: Final = {one.name for one in EVERYWHERE} | {one.name for each in CA
 """The names of all."""
 
 
-def dynamic(urls: Mapping[str, str]) -> dict[str, Any]:
-    """Return the dynamic file; names of servers in braces become their URLs, and ``{dead}`` one where nobody listens."""
+def dynamic(urls: Mapping[str, str], directory: Path) -> dict[str, Any]:
+    """Return the dynamic file; names of servers in braces become their URLs, and ``{dead}`` one where nobody listens.
+
+    Certificates are written below `directory`.
+    """
     middlewares = {name: options for group in _GROUPS for name, options in group.MIDDLEWARES.items()}
     services = {name: options for group in _GROUPS for name, options in group.SERVICES.items()}
     transports = {"impatient": {"forwardingTimeouts": {"responseHeaderTimeout": "200ms"}}}
@@ -82,4 +101,7 @@ def dynamic(urls: Mapping[str, str]) -> dict[str, Any]:
     for name, url in {**urls, "dead": f"http://127.0.0.1:{free_port()}"}.items():
         text = text.replace(f"{{{name}}}", url)
     document: dict[str, Any] = json.loads(text)
+    for name, router in cases_tls.ROUTERS.items():
+        document["http"]["routers"][name] = {"service": "app", "entryPoints": ["web"], **router}
+    document["tls"] = cases_tls.make_files(directory)
     return document

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.differential.cases_entry import ENTRY_POINTS
 from tests.differential.record import Case, View
 from tests.differential.servers import Servers
 from tests.differential.table import CASES, DIFFERENCES, dynamic, unexplained
@@ -28,7 +29,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Views]:
     directory = tmp_path_factory.mktemp("differential")
     with (
         Servers((*APPS, "auth", "flaky")) as servers,
-        running(directory, CASES, dynamic(servers.urls), servers) as world,
+        running(directory, CASES, dynamic(servers.urls, directory), servers, ENTRY_POINTS) as world,
     ):
         yield {each.name: (world.see(each, world.traefik), world.see(each, world.ours)) for each in CASES}
 

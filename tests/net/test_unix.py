@@ -42,6 +42,12 @@ def test_a_group_may_be_let_in(path: Path) -> None:
     listener.close()
 
 
+def test_any_permissions_may_be_asked_for(path: Path) -> None:
+    listener = UnixListener(path, group=os.getgid(), mode=0o666)
+    assert mode(path) == 0o666
+    listener.close()
+
+
 def test_a_group_that_is_not_ours_to_give() -> None:
     # Whoever runs this without privileges is in one group at most of these two.
     group = next(each for each in (0, 1) if each not in {os.getgid(), *os.getgroups()} or not os.geteuid())

@@ -38,3 +38,22 @@ def test_a_directory_that_cannot_be_created(tmp_path: Path, output: LogOutput) -
         output.configure(level="INFO", form="json", path=str(tmp_path / "file" / "a.log"))
     structlog.get_logger().info("as before")
     assert "as before" in good.read_text()
+
+
+def test_it_is_opened_anew_on_request(tmp_path: Path, output: LogOutput) -> None:
+    path = tmp_path / "a.log"
+    output.reopen()  # nothing is open: no harm
+    output.configure(level="INFO", form="json", path=str(path))
+    log = structlog.get_logger()
+    log.info("first")
+    path.rename(tmp_path / "a.log.1")
+    log.info("second")
+    output.reopen()
+    log.info("third")
+    assert "third" in path.read_text()
+    assert path.read_text().count("\n") == 1
+    assert (tmp_path / "a.log.1").read_text().count("\n") == 2
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        output.reopen()

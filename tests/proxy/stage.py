@@ -78,6 +78,13 @@ def post(body: bytes, *lines: str, path: str = "/", method: str = "POST") -> byt
     return get(path, f"Content-Length: {len(body)}", *lines, method=method) + body
 
 
+def last(request: bytes) -> bytes:
+    """Return a plain request as the last one of its connection; a handshake as it is."""
+    if b"\r\nConnection:" in request:
+        return request
+    return request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+
+
 def ok(body: bytes = b"", *lines: str) -> bytes:
     """Return a good answer with a body and its length; `lines` are more header lines."""
     head = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *lines, "", ""]
@@ -232,11 +239,11 @@ def field_of(head: bytes, name: str) -> list[str]:
     return [value for found, _, value in pairs if found.lower() == name.lower()]
 
 
-def status_of(answer: bytes) -> int:
-    """Return the status of an answer, and check that it says that the connection ends, and does."""
+def status_of(answer: bytes, *, kept: bool = False) -> int:
+    """Return the status of an answer, and check that it is whole and says whether the connection goes on."""
     head, _, body = answer.partition(b"\r\n\r\n")
     head += b"\r\n\r\n"
-    assert field_of(head, "Connection") == ["close"]
+    assert field_of(head, "Connection") == ([] if kept else ["close"])
     assert field_of(head, "Content-Length") == [str(len(body))]
     return int(head.split(b" ")[1])
 
@@ -298,7 +305,7 @@ class Stage:
     def reload(self, **changes: Any) -> None:
         """Swap in a runtime whose entry point differs in `changes`."""
         entry = evolve(self.proxy.runtime.entry_points["web"], **changes)
-        self.proxy.runtime = Runtime({"web": entry})
+        self.proxy.swap(Runtime({"web": entry}))
 
 
 @asynccontextmanager
@@ -312,6 +319,7 @@ async def staged(
     server_name: str = "",
     tls_backends: bool = False,
     steps: Sequence[Step] = (),
+    wall_clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[Stage]:
     """Run a proxy whose backends follow `scripts`, for as long as the block lasts; `steps` stand before them."""
     urls = [parse_backend_url(f"http://b{number}:8080") for number in range(1, len(scripts) + 1)]
@@ -359,7 +367,7 @@ async def staged(
         finally:
             end.close()
 
-    proxy = Proxy(Runtime({"web": entry}), dial=dial, server_name=server_name)
+    proxy = Proxy(Runtime({"web": entry}), dial=dial, server_name=server_name, wall_clock=wall_clock)
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:
         # In virtual time a test that would hang fails at once.

@@ -26,6 +26,7 @@ from tests.proxy.stage import (
     field_of,
     get,
     handshake,
+    last,
     ok,
     refuse_dial,
     staged,
@@ -172,7 +173,7 @@ async def test_no_backend_is_no_network_error() -> None:
 async def test_a_refusal_ends_the_chain_and_is_edited_by_those_before_it(asked: bytes) -> None:
     outer, refusing, inner = Mark("outer"), Mark("refusing", Answer(429, "no", body=b"no\n")), Mark("inner")
     async with staged(echo, steps=[outer, refusing, inner]) as stage:
-        answer = await stage.ask(asked)
+        answer = await stage.ask(last(asked))
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert answer.endswith(b"\r\n\r\nno\n")
         assert field_of(answer, "X-Order") == ["refusing", "outer"]
@@ -184,7 +185,7 @@ async def test_a_refusal_ends_the_chain_and_is_edited_by_those_before_it(asked: 
 
 async def test_a_refusal_of_a_head_request_has_no_body() -> None:
     async with staged(echo, steps=[Mark("m", Answer(429, "no", body=b"no\n"))]) as stage:
-        answer = await stage.ask(get(method="HEAD"))
+        answer = await stage.ask(last(get(method="HEAD")))
         assert answer.endswith(b"\r\n\r\n")
         assert field_of(answer, "Content-Length") == ["3"]
 
@@ -192,7 +193,7 @@ async def test_a_refusal_of_a_head_request_has_no_body() -> None:
 async def test_a_request_without_a_router_passes_no_step() -> None:
     mark = Mark("m")
     async with staged(echo, rule="Path(`/other`)", steps=[mark]) as stage:
-        answer = await stage.ask(get())
+        answer = await stage.ask(last(get()))
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert not field_of(answer, "X-Order")
     assert not mark.taken
@@ -222,10 +223,10 @@ async def test_an_answer_of_headers_itself_is_complete() -> None:
     )
     async with staged(echo, steps=[HeadersStep(HeaderEditor(options))]) as stage:
         preflight = ("Origin: https://page", "Access-Control-Request-Method: PUT")
-        answer = await stage.ask(get("/", *preflight, method="OPTIONS"))
+        answer = await stage.ask(last(get("/", *preflight, method="OPTIONS")))
         assert field_of(answer, "Access-Control-Allow-Origin") == ["https://page"]
         assert not field_of(answer, "X-Set")
-        answer = await stage.ask(get().replace(b"chat.example", b"other.example"))
+        answer = await stage.ask(last(get().replace(b"chat.example", b"other.example")))
         assert answer.startswith(b"HTTP/1.1 500 ")
         assert field_of(answer, "X-Set") == ["1"]
 
@@ -239,7 +240,7 @@ async def test_a_session_holds_its_place_until_its_end() -> None:
         client = await stage.open_session()
         assert limit.limiter.total == 1
         assert (await stage.ask(handshake())).startswith(b"HTTP/1.1 429 ")
-        assert (await stage.ask(get())).startswith(b"HTTP/1.1 429 ")
+        assert (await stage.ask(last(get()))).startswith(b"HTTP/1.1 429 ")
         assert limit.limiter.total == 1
         await client.send(close_frame(1000, mask=True))
         client.close()

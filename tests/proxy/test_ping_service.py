@@ -6,20 +6,23 @@ import pytest
 import trio
 import trio.testing
 
-from tests.proxy.stage import field_of, get, greet, handshake, post, staged, status_of
+from tests.proxy.stage import field_of, get, greet, handshake, last, post, staged, status_of
 from trio_wsb.addresses import parse_network
 from trio_wsb.middleware.header_options import HeadersOptions
 from trio_wsb.middleware.headers import HeaderEditor
 from trio_wsb.middleware.ip_allow import IPAllowList, IPAllowListOptions
 from trio_wsb.proxy.chain import Step
-from trio_wsb.proxy.runtime import PingService, Route
+from trio_wsb.proxy.internal import ping
+from trio_wsb.proxy.runtime import InternalService, Route
 from trio_wsb.proxy.steps import HeadersStep, JudgeStep
 from trio_wsb.routing.rules import parse_rule
 from trio_wsb.routing.table import RouterTable
 
 
 def table(*steps: Step) -> RouterTable[Route]:
-    return RouterTable([("health", parse_rule("Path(`/health`)"), 0, Route(PingService(418), steps))])
+    return RouterTable(
+        [("health", parse_rule("Path(`/health`)"), 0, Route(InternalService("ping@internal", ping), steps))]
+    )
 
 
 async def test_it_answers(autojump_clock: trio.testing.MockClock) -> None:
@@ -32,13 +35,13 @@ async def test_it_answers(autojump_clock: trio.testing.MockClock) -> None:
             assert (int(head.split()[1]), body) == (200, b"OK\n")
         await client.send(get("/health", method="HEAD"))
         assert field_of(await client.head(), "Content-Length") == ["3"]
-        assert status_of(await stage.ask(get("/other"))) == 404
+        assert status_of(await stage.ask(last(get("/other")))) == 404
         assert stage.dialled == []
 
 
 async def test_while_stopping(autojump_clock: trio.testing.MockClock) -> None:
     async with staged(greet) as stage:
-        stage.reload(routers=table())
+        stage.reload(routers=table(), ping_status_stopping=418)
         stage.proxy.stop()
         answer = await stage.ask(get("/health"))
         assert status_of(answer) == 418
@@ -69,4 +72,4 @@ async def test_its_middlewares_apply(autojump_clock: trio.testing.MockClock) -> 
         head, _ = await client.response()
         assert field_of(head, "X-Probe") == ["yes"]
         stranger = stage.connect("198.51.100.1")
-        assert status_of(await stranger.ask(get("/health"))) == 403
+        assert status_of(await stranger.ask(last(get("/health")))) == 403

@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from trio_wsb.net.channel import receive_some, send_all
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
+from trio_wsb.proxy.guard import NO_LIMITS, SessionLimits
 from trio_wsb.proxy.relay import SCRATCH_SIZE, Relay
 from trio_wsb.proxy.sweeper import Sweeper
 
@@ -66,6 +67,7 @@ async def relaying(
     segment: int | None = None,
     write_timeout: float = 10.0,
     tls_backend: bool = False,
+    limits: SessionLimits = NO_LIMITS,
     client_early: bytes = b"",
     backend_early: bytes = b"",
 ) -> AsyncIterator[Bench]:
@@ -82,6 +84,7 @@ async def relaying(
         scratch=memoryview(bytearray(SCRATCH_SIZE)),
         write_timeout=write_timeout,
         watch=sweeper.watch,
+        limits=limits,
         client_early=client_early,
         backend_early=backend_early,
     )

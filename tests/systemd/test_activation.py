@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_sockets_are_taken_with_their_names() -> None:
         close(taken)
 
 
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "web.sock")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(path)
+    sock.listen()
+    with handed_over(sock):
+        (taken,) = take(variables(1, "unknown"))
+        assert str(taken.address) == f"unix:{path}"
+        wanted = {
+            "tcp": ListenAddress("", 80),
+            "other": ListenAddress("", 0, "/other"),
+            "web": ListenAddress("", 0, path),
+        }
+        assert assign([taken], wanted) == {taken: "web"}
+        taken.sock.close()
+
+
 def test_names_are_optional() -> None:
     with handed_over(listening()):
         taken = take(variables(1))
@@ -103,19 +121,19 @@ def test_bad_variables() -> None:
 def test_what_cannot_be_listened_on_is_named_and_everything_is_closed() -> None:
     with ExitStack() as stack:
         datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        other = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
         silent = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
-        with handed_over(listening(), datagram, unix, silent, null):
+        with handed_over(listening(), datagram, other, silent, null):
             assert problems(variables(6, "web:metrics:local:silent:null:gone")) == [
                 (
                     'LISTEN_FDS: descriptor 201 ("metrics") is a datagram socket '
-                    "(an entry point listens on TCP; write ListenStream=)"
+                    "(an entry point listens on streams; write ListenStream=)"
                 ),
                 (
-                    'LISTEN_FDS: descriptor 202 ("local") is not an IP socket '
-                    "(an entry point listens on TCP; write ListenStream=PORT)"
+                    'LISTEN_FDS: descriptor 202 ("local") is neither an IP nor a Unix socket '
+                    "(write ListenStream=PORT or ListenStream=/PATH)"
                 ),
                 'LISTEN_FDS: descriptor 203 ("silent") does not listen (a socket unit for this service has Accept=no)',
                 'LISTEN_FDS: descriptor 204 ("null") is not a socket',

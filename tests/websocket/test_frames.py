@@ -368,3 +368,57 @@ def test_masking_twice_gives_the_payload_back(payload: bytes, mask: bytes) -> No
     masked = frames.mask_payload(payload, mask)
     assert masked == bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
     assert frames.mask_payload(masked, mask) == payload
+
+
+@st.composite
+def library_stream(draw: st.DrawFn) -> tuple[list[Frame], bool]:
+    groups = draw(st.lists(library_frames(), max_size=8))
+    return list(itertools.chain.from_iterable(groups)), draw(st.booleans())
+
+
+@settings(deadline=None)
+@given(library_stream(), st.lists(st.integers(0, 400), max_size=8))
+def test_progress_is_made_by_data_frames_alone(stream: tuple[list[Frame], bool], cuts: list[int]) -> None:
+    sent, masked = stream
+    scanner = FrameScanner(masked)
+    highest = 0
+    for each in sent:
+        wire = each.serialize(mask=masked)
+        edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
+        grew = False
+        for begin, end in itertools.pairwise(edges):
+            scanner.feed(wire[begin:end])
+            grew |= scanner.data_progress > highest
+            highest = max(highest, scanner.data_progress)
+        assert grew is (each.opcode < 8)
+    assert scanner.data_progress == highest
+
+
+def test_an_end_to_end_ping_waits_for_its_pong() -> None:
+    up, down, unanswered = FrameScanner(masked=True), FrameScanner(masked=False), bytearray(2)
+    up.unanswered = down.unanswered = unanswered
+    up.feed(frame(0x89, b"to the backend"))
+    assert unanswered == b"\0\1"
+    up.feed(frame(0x8A, b"unasked"))
+    assert unanswered == b"\0\1"
+    down.feed(frame(0x82, b"data", masked=False) + frame(0x89, b"to the client", masked=False))
+    assert unanswered == b"\1\1"
+    down.feed(frame(0x8A, b"to the backend", masked=False))
+    assert unanswered == b"\1\0"
+    up.feed(frame(0x8A, b"to the client"))
+    assert unanswered == b"\0\0"
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_whole_messages_are_known(masked: bool) -> None:
+    scanner = FrameScanner(masked)
+    wire = frame(0x82, b"abc", masked=masked)
+    assert scanner.whole_message(wire) == 3
+    assert scanner.bytes == 0
+    assert scanner.whole_message(wire + wire) == -1
+    assert scanner.whole_message(wire[:-1]) == -1
+    assert scanner.whole_message(frame(0x89, b"abc", masked=masked)) == -1
+    assert scanner.whole_message(frame(0x02, b"abc", masked=masked)) == -1
+    assert scanner.whole_message(frame(0x82, b"abc", masked=not masked)) == -1
+    scanner.feed(wire[:3])
+    assert scanner.whole_message(wire) == -1

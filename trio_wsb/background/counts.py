@@ -49,7 +49,8 @@ class CountTarget:
 
     `interval` and `timeout` are seconds. `ssl_context` is for https; without one the system's authorities
     decide. Contexts are compared by identity: hand in the same one as long as its settings are the same, or a reload asks
-    anew. `server_name` is the name to expect in the certificate where it is not the URL's host.
+    anew. `server_name` is the name to expect in the certificate where it is not the URL's host, `host` the Host to send where
+    it is not the URL's.
     """
 
     url: BackendURL
@@ -59,6 +60,7 @@ class CountTarget:
     timeout: float
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
     server_name: str | None = None
+    host: str | None = None
 
     @property
     def key(self) -> CountKey:
@@ -224,7 +226,12 @@ class _Asker:
         request = httpx.Request(
             "GET",
             f"{target.url}{target.path}",
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "trio-wsb"},
+            headers={
+                **({} if target.host is None else {"Host": target.host}),
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "trio-wsb",
+            },
             extensions={} if target.server_name is None else {"sni_hostname": target.server_name},
         )
         response = await transport.handle_async_request(request)

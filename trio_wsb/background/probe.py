@@ -42,7 +42,8 @@ class HealthTarget:
     """A server to check, how often, and what its answers mean.
 
     Times are seconds. `ssl_context` is for https; without one the system's authorities decide. Contexts are
-    compared by identity. `server_name` is the name to expect in the certificate where it is not the host.
+    compared by identity. `server_name` is the name to expect in the certificate where it is not the host, `host` the Host
+    to send where neither the question nor the URL has it.
     """
 
     url: BackendURL
@@ -54,6 +55,7 @@ class HealthTarget:
     fall: int = 2
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False)
     server_name: str | None = None
+    host: str | None = None
 
     @property
     def key(self) -> HealthKey:
@@ -98,7 +100,7 @@ async def _probe_http(target: HealthTarget, transport: Transport) -> None:
         request = client.build_request(
             question.method,
             f"{target.address}{question.path}",
-            headers=_fields(question),
+            headers=_fields(target),
             extensions=extensions,
         )
         for _ in range(MAX_REDIRECTS + 1):
@@ -120,11 +122,12 @@ async def _probe_http(target: HealthTarget, transport: Transport) -> None:
         raise ProbeFailed(f"answered {status}")
 
 
-def _fields(question: Question) -> list[tuple[str, str]]:
+def _fields(target: HealthTarget) -> list[tuple[str, str]]:
+    question, host = target.question, target.question.hostname or target.host
     given = {name.lower() for name, _ in question.headers}
     fields = [field for field in _FIELDS if field[0].lower() not in given]
-    if question.hostname and "host" not in given:
-        fields.append(("Host", question.hostname))
+    if host and "host" not in given:
+        fields.append(("Host", host))
     return [*fields, *question.headers]
 
 
@@ -136,7 +139,7 @@ async def _probe_websocket(target: HealthTarget) -> None:
             connection = await trio_websocket.wrap_client_stream(
                 nursery,
                 stream,
-                question.hostname or address.authority,
+                question.hostname or target.host or address.authority,
                 question.path,
                 extra_headers=[(name.encode(), value.encode()) for name, value in question.headers],
                 max_message_size=_MESSAGE_LIMIT,

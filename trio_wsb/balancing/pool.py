@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import inf
 from random import Random
 
@@ -11,7 +11,9 @@ from attrs import frozen
 from trio_wsb.addresses import IPAddress
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
+from trio_wsb.balancing.drain import Drain, DrainTable
 from trio_wsb.balancing.health import HealthEntry, HealthKey, HealthTable, Question
+from trio_wsb.balancing.rebalance import Figure
 from trio_wsb.balancing.slowstart import SlowStart
 from trio_wsb.balancing.sticky import Affinity
 from trio_wsb.balancing.strategies import STRATEGIES, Loads, Strategy
@@ -24,6 +26,8 @@ class Member:
     `weight` is its share relative to its peers, 0 takes it out of the choice. `max_connections` is the load at
     which it is full, foreign connections included, since it is the backend that must bear them; 0 is no
     limit. `max_pending` bounds its handshakes under way, 0 is no limit. `sticky` is the value of a cookie that leads a client there, "" for none.
+    `rank` is 0, or more for one that stands by: it is chosen only while none of a lower rank can be. `name` is the DNS name
+    that it was found by, "" for none.
     """
 
     backend: Backend
@@ -31,6 +35,8 @@ class Member:
     max_connections: int = 0
     sticky: str = ""
     max_pending: int = 0
+    rank: int = 0
+    name: str = ""
 
 
 class Pool:
@@ -48,6 +54,9 @@ class Pool:
       previous: the pool of the same service before a reload, whose strategy's state goes on.
       health: the health table, and what to look for there; None takes every backend for well.
       slow_start: seconds over which a backend that came up gets its whole weight.
+      drains: which backends are being taken away, and from which service; None of none.
+      service: whose pool it is, as drains name it.
+      missing: says why there are no members, when there are none.
 
     """
 
@@ -62,6 +71,9 @@ class Pool:
         previous: Pool | None = None,
         health: tuple[HealthTable, Question] | None = None,
         slow_start: float = 0.0,
+        drains: DrainTable | None = None,
+        service: str = "",
+        missing: Callable[[], str] = lambda: "no backends",
     ) -> None:
         self.members = tuple(members)
         self.strategy = strategy
@@ -75,7 +87,11 @@ class Pool:
         if count is not None:
             self._entries = [counts.entry(CountKey(member.backend.url, *count)) for member in members]
         self._columns = _Columns(self.members)
-        self._version = self._health_version = -1
+        self._drains = DrainTable() if drains is None else drains
+        self._service = service
+        self._missing = missing
+        self._standby = _standby(self.members)
+        self._version = self._health_version = self._drains_version = -1
         self._by_cookie = {member.sticky: index for index, member in enumerate(members) if member.sticky}
         names = [str(member.backend.url) for member in members]
         self.chooser: Strategy = STRATEGIES[strategy](names, [member.weight for member in members], rng)
@@ -94,7 +110,7 @@ class Pool:
     ) -> Backend | None:
         """Return the backend for a client, or None if none is eligible; `reason` tells why.
 
-        Eligible are backends with a weight, not down by a health check, below their `max_connections`, not cooling
+        Eligible are backends with a weight, not down by a health check, not draining, below their `max_connections`, not cooling
         down after failures and not in `exclude`. If only cool-downs are in the way, a cooling backend is tried after all, which is
         better than refusing: one that has succeeded since its last failure, else that with the fewest attempts
         under way, and of these the one whose last failure is the longest ago.
@@ -109,9 +125,13 @@ class Pool:
         columns = self._present()
         if opening and columns.pending_limited:
             exclude = self._crowded_ones(exclude)
-        if self._slow_start.ramping and (weights := self._slow_start.weights(now)) is not None:
-            self.chooser.reweigh(weights)
-        index = self.chooser.choose(_PresentLoads(columns, now, exclude), client)
+        self._reweigh(now)
+        index = None
+        for later in self._standby:
+            left_out = {*exclude, *later} if later else exclude
+            index = self.chooser.choose(_PresentLoads(columns, now, left_out), client)
+            if index is not None:
+                break
         if index is None:
             index = self._last_resort(columns, client, exclude)
         return None if index is None else columns.backends[index]
@@ -131,7 +151,7 @@ class Pool:
     def affinity(self, value: str, now: float, *, opening: bool = False) -> Affinity:
         """Return where a client with a cookie of that value belongs.
 
-        One that is unknown, has no weight, is down or cools down loses its clients for good; one that is full only
+        One that is unknown, has no weight, is down, draining or cools down loses its clients for good; one that is full only
         turns them away.
         """
         index = self._by_cookie.get(value)
@@ -160,6 +180,8 @@ class Pool:
                 cause = "of weight 0"
             elif member.backend in exclude:
                 cause = "failed for this client"
+            elif index in columns.draining:
+                cause = "draining"
             elif index in columns.down:
                 cause = "down by health check"
             elif columns.load(index) >= columns.limits[index]:
@@ -174,7 +196,7 @@ class Pool:
         if len(causes) == 1:
             [(cause, count)] = causes.items()
             return f"the only backend {cause}" if count == 1 else f"all {count} backends {cause}"
-        return ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "no backends"
+        return ", ".join(f"{count} {cause}" for cause, count in causes.items()) or self._missing()
 
     def load(self, backend: Backend) -> int:
         """Return the load of a member: own live sessions, handshakes under way and foreign connections.
@@ -208,8 +230,40 @@ class Pool:
         index = self._columns.index[backend]
         return self._health[index] if self._health else None
 
+    def drain(self, backend: Backend) -> Drain | None:
+        """Return the drain that takes a backend away from this service, to be read only; None if there is none."""
+        return self._drains.covering(backend.url, self._service)
+
+    def standing(self, now: float, stale_after: float = inf) -> list[Figure]:
+        """Return how each member stands, for a comparison of their loads.
+
+        One counts if it may be chosen, were it not for its load, and if its figures are known: a report that is older
+        than `stale_after` seconds, or missing, is only a guess.
+        """
+        columns = self._present()
+        return [
+            Figure(
+                load=columns.load(index),
+                own=member.backend.live,
+                weight=member.weight,
+                limit=columns.limits[index],
+                counts=member.weight > 0
+                and not member.rank
+                and index not in columns.down
+                and columns.health[index].available(now)
+                and (not self._entries or not self._entries[index].stale(now, stale_after)),
+            )
+            for index, member in enumerate(self.members)
+        ]
+
+    def ramping(self, now: float) -> bool:
+        """Whether a backend is on its way to its whole weight."""
+        self._present()
+        self._reweigh(now)
+        return self._slow_start.ramping
+
     def available(self, now: float) -> bool:
-        """Whether a backend is well: it has a weight, is not down by a health check and not cooling down.
+        """Whether a backend is well: it has a weight, is not down, draining or cooling down.
 
         One that is full is well all the same.
         """
@@ -230,10 +284,29 @@ class Pool:
         table = self._health_table
         if table is not None and self._health_version != table.version:
             self._health_version = table.version
-            self._columns.down = [index for index, entry in enumerate(self._health) if entry.down]
             for index, entry in enumerate(self._health):
                 self._slow_start.begin(index, entry.up_since)
+            self._take_out()
+        if self._drains_version != self._drains.version:
+            self._drains_version = self._drains.version
+            before = self._columns.draining
+            self._columns.draining = {
+                index for index, member in enumerate(self.members) if self.drain(member.backend) is not None
+            }
+            for index in before - self._columns.draining:
+                # It comes back empty, and would get every client at once.
+                self._slow_start.begin_at_next_look(index)
+            self._take_out()
         return self._columns
+
+    def _take_out(self) -> None:
+        columns = self._columns
+        down = {index for index, entry in enumerate(self._health) if entry.down}
+        columns.down = sorted(down | columns.draining)
+
+    def _reweigh(self, now: float) -> None:
+        if self._slow_start.ramping and (weights := self._slow_start.weights(now)) is not None:
+            self.chooser.reweigh(weights)
 
     def _crowded_ones(self, exclude: Collection[Backend]) -> Collection[Backend]:
         """Return `exclude` with the backends that have as many handshakes under way as they may have."""
@@ -275,12 +348,19 @@ class Pool:
         )
 
 
+def _standby(members: Sequence[Member]) -> Sequence[Collection[Backend]]:
+    """Return for each rank, beginning with the lowest, who is not to be chosen because he stands by for it."""
+    ranks = sorted({member.rank for member in members})
+    return [{each.backend for each in members if each.rank > rank} for rank in ranks] or [()]
+
+
 class _Columns:
     """The members of a pool as parallel lists, for the loop over all of them."""
 
     __slots__ = (
         "backends",
         "down",
+        "draining",
         "foreign",
         "health",
         "index",
@@ -295,6 +375,8 @@ class _Columns:
         self.health = [backend.passive for backend in self.backends]
         self.foreign = [0] * len(members)
         self.down: list[int] = []
+        """Those that may not be chosen at all: down by a health check, or draining."""
+        self.draining: set[int] = set()
         self.limits = [float(member.max_connections or inf) for member in members]
         self.limited = any(member.max_connections for member in members)
         self.pending = [member.max_pending or inf for member in members]

@@ -71,9 +71,12 @@ def ask(
     target: str,
     parameters: dict[str, str] | None = None,
     *,
+    document: dict[str, object] | None = None,
     timeout: float = ANSWER_TIMEOUT,
 ) -> Answer:
     """Send one request to the daemon whose control socket is at `path` and return its answer.
+
+    `parameters` go into the query, `document` becomes a JSON body.
 
     Raises:
       UnreachableError: nobody answers there, or not as the daemon does.
@@ -82,7 +85,8 @@ def ask(
     connection = _UnixConnection(path, timeout)
     try:
         query = f"?{urlencode(parameters)}" if parameters else ""
-        connection.request(method, f"{target}{query}")
+        body = None if document is None else json.dumps(document)
+        connection.request(method, f"{target}{query}", body)
         response = connection.getresponse()
         return Answer(response.status, json.loads(response.read()))
     except TimeoutError:
@@ -99,7 +103,14 @@ def ask(
         connection.close()
 
 
-def ask_or_fail(path: str, method: str, target: str, parameters: dict[str, str] | None = None) -> Any:
+def ask_or_fail(
+    path: str,
+    method: str,
+    target: str,
+    parameters: dict[str, str] | None = None,
+    *,
+    document: dict[str, object] | None = None,
+) -> Any:
     """Return the document that the daemon answers a request with.
 
     Raises:
@@ -107,7 +118,7 @@ def ask_or_fail(path: str, method: str, target: str, parameters: dict[str, str] 
       click.ClickException: the daemon refuses; the message is its reason.
 
     """
-    answer = ask(path, method, target, parameters)
+    answer = ask(path, method, target, parameters, document=document)
     if answer.status != 200:
         raise click.ClickException(refusal(answer))
     return answer.document
@@ -129,6 +140,16 @@ def complete_from_status(ctx: click.Context, section: str, key: str, incomplete:
     except (UnreachableError, LookupError, TypeError):
         return []
     return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+
+
+def complete_backend(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the running daemon's backends that `incomplete` may become."""
+    return complete_from_status(ctx, "backends", "url", incomplete)
+
+
+def complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the running daemon's services that `incomplete` may become."""
+    return complete_from_status(ctx, "services", "name", incomplete)
 
 
 def _unreachable(error: OSError, path: str) -> str:

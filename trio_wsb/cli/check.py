@@ -18,7 +18,8 @@ import click
 def check(files: tuple[str, ...], *, strict: bool, resolve: bool) -> None:
     """Say everything that is wrong with configuration files.
 
-    Each problem is a line FILE:LINE:COLUMN key.path: what is wrong (what would be right). Files that are checked
+    Each problem is a line FILE:LINE:COLUMN key.path: what is wrong (what would be right). The dynamic files of a main file
+    are checked with it. Files that are checked
     together may refer to each other's services and entry points; a reference that none of them defines is a warning.
     The exit status is 0 when there are no errors, else 1.
     """

@@ -6,7 +6,7 @@ import click
 
 from trio_wsb.addresses import ListenAddress, parse_listen
 from trio_wsb.demo.connect import parse_target
-from trio_wsb.units import parse_duration, parse_size
+from trio_wsb.units import parse_duration, parse_rate, parse_size
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # a parameter only in newer releases
@@ -18,6 +18,19 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # a parameter on
         """Return seconds."""
         try:
             return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+class RateType(click.ParamType):  # type: ignore[type-arg]  # a parameter only in newer releases
+    """``10/s``, ``600/m`` or a number per second; a float of events per second."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return events per second."""
+        try:
+            return parse_rate(float(value) if isinstance(value, str) and value.isdecimal() else value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
 
@@ -67,6 +80,7 @@ class WebSocketURLType(click.ParamType):  # type: ignore[type-arg]  # a paramete
 
 
 DURATION = DurationType()
+RATE = RateType()
 SIZE = SizeType()
 LISTEN = ListenType()
 WEBSOCKET_URL = WebSocketURLType()

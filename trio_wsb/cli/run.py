@@ -27,7 +27,8 @@ def run(path: Path) -> None:
     """Run the daemon in the foreground.
 
     SIGHUP reloads the configuration without dropping sessions. SIGTERM and SIGINT stop: sessions get a Close
-    frame (1001) spread over the grace period; a second one ends everything at once.
+    frame (1001) spread over the grace period; a second one ends everything at once. SIGUSR1 opens the log files
+    anew, for logrotate.
 
     Exit status: 0 after a stop, 1 when the configuration cannot be used.
     """

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 View = Mapping[str, Any]
+
+_NAMES = 3
+"""Names of a certificate that are listed."""
 
 _STATE_STYLES = {
     "ready": "green",
@@ -23,6 +26,8 @@ _STATE_STYLES = {
     "full": "yellow",
     "removed": "dim",
     "off": "dim",
+    "draining": "magenta",
+    "drained": "magenta",
 }
 
 
@@ -31,6 +36,7 @@ def status_screen(document: View, *, wide: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_overview(document), Text()]
     leaves = [each for each in document["services"] if "parts" not in each]
     services = {each["name"]: each["strategy"] for each in leaves}
+    rebalances = {each["name"]: each.get("rebalance") for each in leaves}
     by_service: dict[str | None, list[View]] = {name: [] for name in services}
     for backend in document["backends"]:
         by_service.setdefault(backend["service"], []).append(backend)
@@ -39,7 +45,8 @@ def status_screen(document: View, *, wide: bool = False) -> RenderableType:
             heading = Text("no longer configured, with sessions that live on", style="bold")
         else:
             heading = Text.assemble((name, "bold"), f"  {services.get(name, '')}")
-        problems = [*_health_problems(backends), *_report_problems(backends)]
+            heading.append(_rebalancing(rebalances.get(name)), "magenta")
+        problems = [*_drains(backends), *_health_problems(backends), *_report_problems(backends)]
         parts += [heading, _backends(backends, wide=wide), *problems, Text()]
     for each in document["services"]:
         if "parts" in each:
@@ -66,7 +73,8 @@ def sessions_screen(document: View, *, wide: bool = False) -> RenderableType:
     if wide:
         _columns(table, ("bytes in", True), ("bytes out", True))
     for each in sessions:
-        row = [str(each["session"]), each["client"], each["service"], _short_url(each["backend"])]
+        backend = short_url(each["backend"]) + (" (draining)" if each.get("draining") else "")
+        row = [str(each["session"]), each["client"], each["service"], backend]
         row += [f"{each['host']}{each['path']}"] if wide else []
         row += [span(each["duration"]), f"{each['messagesIn']:,}", f"{each['messagesOut']:,}"]
         row += [f"{each['bytesIn']:,}", f"{each['bytesOut']:,}"] if wide else []
@@ -77,6 +85,44 @@ def sessions_screen(document: View, *, wide: bool = False) -> RenderableType:
         which += f", {document['total']:,} in all"
     footer = Text(which, style="dim")
     return Group(table, Text(), footer) if sessions else footer
+
+
+def rebalance_screen(document: View) -> RenderableType:
+    """Return the screen for an answer to ``POST /rebalance``: each service with what is to move, or why nothing is."""
+    parts: list[RenderableType] = []
+    for each in document["services"]:
+        parts.append(Text.assemble((each["service"], "bold"), f"  {_outcome(each, dry=document['dryRun'])}"))
+        if each["outcome"] != "planned":
+            continue
+        table = _table()
+        _columns(table, ("backend", False), ("load", True), ("live", True), ("share", True), ("moves", True))
+        for backend in each["backends"]:
+            share = "-" if backend["share"] is None else f"{backend['share']:,.1f}"
+            figures = [
+                _figure(backend["load"]),
+                _figure(backend["live"]),
+                Text(share),
+                _figure(backend["sheds"]),
+            ]
+            table.add_row(Text(short_url(backend["url"])), *figures)
+        parts.append(table)
+    return Group(*parts) if parts else Text("no services")
+
+
+def _outcome(each: View, *, dry: bool) -> str:
+    if each["outcome"] == "planned":
+        return f"{each['sessions']:,} sessions {'would move' if dry else 'to move'}"
+    return str(each["reason"])
+
+
+def console() -> Console:
+    """Return the console that commands write to: everything is text, nothing is markup."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def short_url(url: str) -> str:
+    """Return a backend's URL without the scheme that goes without saying."""
+    return url.removeprefix("http://")
 
 
 def span(seconds: float) -> str:
@@ -109,15 +155,37 @@ def _overview(document: View) -> Table:
         grid.add_row("", Text(warning, style="yellow"))
     for line in _last_reload(configuration["lastReload"], _now(document)):
         grid.add_row(*line)
+    for line in _files(configuration.get("files", ())):
+        grid.add_row(*line)
     for index, entry in enumerate(document["entryPoints"]):
         limit = f" of {entry['maxConnections']:,}" if entry["maxConnections"] else ""
         where = ", ".join(entry["addresses"]) or "closed"
         figure = f"{entry['name']}  {where}  {entry['connections']:,}{limit} connections"
         grid.add_row("" if index else "entry points", Text(figure))
+    for index, each in enumerate(document.get("certificates", ())):
+        grid.add_row("" if index else "certificates", _certificate(each))
     for line in _disabled_routers(document.get("routers", ())):
         grid.add_row(*line)
     grid.add_row("sessions", _session_totals(document["sessions"]))
     return grid
+
+
+def _certificate(each: View) -> Text:
+    """Return whose a certificate is and until when, in colour when it is time to do something."""
+    if each["file"] is None:
+        return Text(f"{each['subject']}, made at the start", style="yellow")
+    names = ", ".join(each["names"][:_NAMES]) or each["subject"]
+    if len(each["names"]) > _NAMES:
+        names += f" and {len(each['names']) - _NAMES} more"
+    if each["default"]:
+        names += " (default)"
+    day = each["notAfter"].partition("T")[0]
+    ends = {"expired": f"expired on {day}", "expiring": f"expires on {day}"}.get(
+        each["state"], f"until {day}"
+    )
+    return Text(
+        f"{names}  {ends}", style={"expired": "bold red", "expiring": "yellow"}.get(each["state"], "")
+    )
 
 
 def _disabled_routers(routers: Sequence[View]) -> Iterable[tuple[str, Text]]:
@@ -155,6 +223,19 @@ def _last_reload(outcome: View | None, now: datetime) -> Iterable[tuple[str, Tex
         yield "", Text(problem, style="red")
 
 
+def _files(files: Sequence[View]) -> Iterable[tuple[str, Text]]:
+    """Yield how many dynamic files there are, and each that is bad."""
+    bad = [each for each in files if each["state"] == "bad"]
+    if files:
+        good = f"{len(files) - len(bad):,} ok"
+        yield "dynamic files", Text.assemble(good, (f", {len(bad):,} bad", "bold red") if bad else "")
+    for each in bad:
+        since = f"{each['path']}  since {_local(each['since'])}, in force: {each['inForce']}"
+        yield "", Text(since, style="red")
+        for problem in each["problems"]:
+            yield "", Text(problem, style="red")
+
+
 def _backends(backends: list[View], *, wide: bool) -> RenderableType:
     if not backends:
         return Text("no backends", style="dim")
@@ -168,7 +249,7 @@ def _backends(backends: list[View], *, wide: bool) -> RenderableType:
     for each in backends:
         stale = "yellow" if each.get("reportStale") else ""
         row = [
-            Text(_short_url(each["url"])),
+            Text(short_url(each["url"])),
             _state(each),
             _figure(each.get("weight")),
             _figure(each["live"]),
@@ -184,18 +265,34 @@ def _backends(backends: list[View], *, wide: bool) -> RenderableType:
     return table
 
 
+def _rebalancing(view: View | None) -> str:
+    if view is None or not view["running"]:
+        return ""
+    plan = view["plan"]
+    return f"  rebalancing, {plan['shed'] + plan['kept']:,} of {plan['sessions']:,}"
+
+
+def _drains(backends: list[View]) -> Iterable[Text]:
+    for each in backends:
+        drain = each.get("drain")
+        if drain:
+            words = f"{drain['ended']:,} ended, {drain['cut']:,} cut, {drain['left']:,} left"
+            pace = f", {drain['currentRate']:g}/s" if drain["state"] == "draining" else ""
+            yield Text(f"{short_url(each['url'])}: {drain['state']}: {words}{pace}", style="magenta")
+
+
 def _health_problems(backends: list[View]) -> Iterable[Text]:
     for each in backends:
         health = each.get("health")
         if health and health["problem"]:
             style = "yellow" if health["up"] else "red"
-            yield Text(f"{_short_url(each['url'])}: check failed: {health['problem']}", style=style)
+            yield Text(f"{short_url(each['url'])}: check failed: {health['problem']}", style=style)
 
 
 def _report_problems(backends: list[View]) -> Iterable[Text]:
     for each in backends:
         if each.get("reportProblem"):
-            yield Text(f"{_short_url(each['url'])}: no fresh report: {each['reportProblem']}", style="yellow")
+            yield Text(f"{short_url(each['url'])}: no fresh report: {each['reportProblem']}", style="yellow")
 
 
 def _state(backend: View) -> Text:
@@ -217,11 +314,6 @@ def _figure(number: int | None) -> Text:
 
 def _age(seconds: float | None) -> str:
     return "-" if seconds is None else span(seconds).partition(" ")[0]
-
-
-def _short_url(url: str) -> str:
-    """Return a backend's URL without the scheme that goes without saying."""
-    return url.removeprefix("http://")
 
 
 def _table() -> Table:

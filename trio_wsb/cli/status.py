@@ -8,19 +8,19 @@ import time
 from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.live import Live
 
 from trio_wsb.cli.ask import (
     ask,
     ask_or_fail,
-    complete_from_status,
+    complete_backend,
+    complete_service,
     json_option,
     refusal,
     socket_option,
 )
-from trio_wsb.cli.screens import sessions_screen, status_screen, watch_screen
+from trio_wsb.cli.screens import console, sessions_screen, status_screen, watch_screen
 
 WATCH_INTERVAL = 1.0
 """Seconds between two looks."""
@@ -32,10 +32,6 @@ WIDE = 120
 """Columns from which on tables have more of them."""
 
 _MANY = 10**9
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
 
 
 @click.command
@@ -53,36 +49,36 @@ def status(path: str, *, as_json: bool, watch: bool) -> None:
 
     Exit status: 0 shown, 1 refused, 2 no daemon or no permission.
     """
-    console = _console()
+    screen = console()
     document = ask_or_fail(path, "GET", "/status")
     try:
-        if watch and console.is_terminal and not as_json:
-            _watch(path, console, document)
-        _print_status(console, document, as_json=as_json, watch=watch)
+        if watch and screen.is_terminal and not as_json:
+            _watch(path, screen, document)
+        _print_status(screen, document, as_json=as_json, watch=watch)
         while watch:
             time.sleep(WATCH_INTERVAL)
-            _print_status(console, ask_or_fail(path, "GET", "/status"), as_json=as_json, watch=watch)
+            _print_status(screen, ask_or_fail(path, "GET", "/status"), as_json=as_json, watch=watch)
     except KeyboardInterrupt:
         # The normal end of a watch, and of nothing else.
         if not watch:
             raise
 
 
-def _print_status(console: Console, document: Any, *, as_json: bool, watch: bool) -> None:
+def _print_status(screen: Console, document: Any, *, as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=None if watch else 2))
         return
-    console.print(status_screen(document, wide=console.width >= WIDE))
+    screen.print(status_screen(document, wide=screen.width >= WIDE))
     if watch:
-        console.print()
+        screen.print()
 
 
-def _watch(path: str, console: Console, document: Any) -> NoReturn:
+def _watch(path: str, screen: Console, document: Any) -> NoReturn:
     """Draw the status over and over, in the place of what the terminal showed, which is there again afterwards."""
-    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    with Live(console=screen, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
         trouble = None
         while True:
-            live.update(watch_screen(document, trouble, wide=console.width >= WIDE), refresh=True)
+            live.update(watch_screen(document, trouble, wide=screen.width >= WIDE), refresh=True)
             time.sleep(WATCH_INTERVAL)
             try:
                 document, trouble = ask_or_fail(path, "GET", "/status"), None
@@ -91,25 +87,17 @@ def _watch(path: str, console: Console, document: Any) -> NoReturn:
                 trouble = error.message
 
 
-def _complete_backend(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return complete_from_status(ctx, "backends", "url", incomplete)
-
-
-def _complete_service(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return complete_from_status(ctx, "services", "name", incomplete)
-
-
 @click.command
 @socket_option
 @json_option
 @click.option(
     "--backend",
     metavar="BACKEND",
-    shell_complete=_complete_backend,
+    shell_complete=complete_backend,
     help="Only those at this backend: its URL, host and port, host, or pod name.",
 )
 @click.option(
-    "--service", metavar="SERVICE", shell_complete=_complete_service, help="Only those of this service."
+    "--service", metavar="SERVICE", shell_complete=complete_service, help="Only those of this service."
 )
 @click.option(
     "--client",
@@ -145,8 +133,8 @@ def sessions(
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
-        console = _console()
-        console.print(sessions_screen(document, wide=console.width >= WIDE))
+        screen = console()
+        screen.print(sessions_screen(document, wide=screen.width >= WIDE))
 
 
 @click.command("reload")
@@ -154,9 +142,10 @@ def sessions(
 def reload_command(path: str) -> None:
     """Make the running daemon read its configuration again, and wait for the outcome.
 
-    Live sessions stay. A configuration with a problem changes nothing; every problem is printed with its line.
+    Live sessions stay. A configuration with a problem changes nothing; every problem is printed with its line. A dynamic
+    file with a problem stays as it was, and the rest comes into force.
 
-    Exit status: 0 reloaded, 1 not reloaded, 2 no daemon or no permission.
+    Exit status: 0 reloaded, 1 not reloaded, or not all of it, 2 no daemon or no permission.
     """
     answer = ask(path, "POST", "/reload", timeout=RELOAD_TIMEOUT)
     if answer.status not in {200, 422}:
@@ -165,7 +154,14 @@ def reload_command(path: str) -> None:
     for warning in outcome["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     if outcome["succeeded"]:
+        for each in outcome["badFiles"]:
+            for problem in each["problems"]:
+                click.echo(problem, err=True)
         click.echo(f"reloaded in {outcome['duration']:g} s")
+        if outcome["badFiles"]:
+            bad = ", ".join(f"{each['path']} (in force: {each['inForce']})" for each in outcome["badFiles"])
+            click.echo(f"not in force as it is now: {bad}", err=True)
+            sys.exit(1)
         return
     for problem in outcome["problems"]:
         click.echo(problem, err=True)

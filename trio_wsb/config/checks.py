@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
+from trio_wsb.addresses import MAX_SOCKET_PATH
 from trio_wsb.units import format_duration
 
 _PATH = re.compile(r"/[!-~]*")
@@ -145,6 +146,28 @@ PAGE_PATH = Check(
 
 NOT_EMPTY = Check("not empty", lambda value: value.strip() != "", "is empty", "write a name")
 
+SOCKET_MODE = Check(
+    'octal digits in quotes, such as "0660"',
+    lambda value: re.fullmatch(r"0?[0-7]{3}", value) is not None,
+    "is no file mode",
+    'write it as chmod does, in quotes: "0660"',
+)
+"""The permissions of a Unix socket: chmod(1)."""
+
+REDIRECT_TARGET = Check(
+    "an entry point or `:PORT`",
+    lambda value: (
+        value.strip() != ""
+        and (
+            not value.startswith(":")
+            or (value[1:].isdigit() and value.isascii() and 1 <= int(value[1:6]) <= 65535 and len(value) <= 6)
+        )
+    ),
+    "is neither an entry point nor a port",
+    'write the name of an entry point, or a port such as ":443"',
+)
+"""Where a redirection leads."""
+
 FILE_PATH = Check(
     "a path",
     lambda value: value != "" and value.isprintable(),
@@ -154,8 +177,10 @@ FILE_PATH = Check(
 
 SOCKET_PATH = Check(
     "an absolute path of at most 99 bytes",
-    lambda value: value.startswith("/") and value.isprintable() and len(os.fsencode(value)) <= 99,
+    lambda value: (
+        value.startswith("/") and value.isprintable() and len(os.fsencode(value)) <= MAX_SOCKET_PATH
+    ),
     "is not an absolute path of at most 99 bytes",
     'write a path such as "/run/trio-wsb/control.sock"',
 )
-"""The path of a Unix socket: 107 bytes by unix(7), of which 8 are for the name under which it is made."""
+"""The path of a Unix socket."""

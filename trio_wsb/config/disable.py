@@ -6,25 +6,29 @@ to hold back. Anything else that is wrong is wrong with the file as a whole.
 
     service    -> weighted, mirroring, failover -> router      what is wrong with the first
     middleware -> chain                         -> router      is wrong with all that name it
+    middleware -> chain         -> entry point  -> router      no router is offered there, nor is anything redirected
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
 from trio_wsb.config.model import HTTP, Config, Router
+from trio_wsb.config.offered import places, redirection_name
 from trio_wsb.config.problems import Problem, printable
 from trio_wsb.config.servicetree import service_references
 
 Element: TypeAlias = tuple[str, str]
-"""A section of `http` and a name in it."""
+"""A section of `http`, or `entryPoints`, and a name in it."""
 
 _Reasons: TypeAlias = dict[Element, list[Problem]]
 _Named = TypeVar("_Named")
+
+ENTRY_POINTS: Final = "entryPoints"
 
 _DISABLING: Mapping[str, frozenset[str]] = {
     "routers": frozenset({"rule", "reference", "value"}),
@@ -38,15 +42,19 @@ _DISABLING: Mapping[str, frozenset[str]] = {
 class DisabledRouter:
     """A router that does not run.
 
-    `reasons` are lines, ready to be shown; `router` is what the file says of it, None where its rule is unusable.
+    `reasons` are lines, ready to be shown; `router` is what the file says of it, None where its rule is unusable;
+    `entry_points` are those that it is not offered on, none where it runs nowhere.
     """
 
     name: str
     reasons: tuple[str, ...]
     router: Router | None = None
+    entry_points: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f'router "{printable(self.name)}" is disabled: {"; ".join(self.reasons)}'
+        names = ", ".join(f'"{printable(name)}"' for name in self.entry_points)
+        where = f" on {names}" if names else ""
+        return f'router "{printable(self.name)}" is disabled{where}: {"; ".join(self.reasons)}'
 
 
 @frozen
@@ -63,7 +71,8 @@ class Usable:
 
 def is_fatal(problem: Problem) -> bool:
     """Whether nothing at all may run with `problem`."""
-    return problem.severity == "error" and _element(problem) is None
+    # Of two parts with one name the first counts, and nothing else is wrong with that.
+    return problem.severity == "error" and problem.code != "duplicate" and _element(problem) is None
 
 
 def usable(config: Config, problems: Iterable[Problem]) -> Usable:
@@ -77,22 +86,51 @@ def usable(config: Config, problems: Iterable[Problem]) -> Usable:
     problems = tuple(problems)
     http = config.http
     reasons = _reasons(config, problems)
+    routers = _without(_on_known_entry_points(config), "routers", reasons)
     disabled = {name: why for (section, name), why in reasons.items() if section == "routers"}
-    told = {id(problem) for why in disabled.values() for problem in why}
+    found = [
+        (DisabledRouter(name, (), http.routers.get(name)), why) for name, why in sorted(disabled.items())
+    ]
+    closed = {name: why for (section, name), why in reasons.items() if section == ENTRY_POINTS}
+    if closed:
+        found += _close(config, routers, closed)
     left = HTTP(
-        routers=_without(_on_known_entry_points(config), "routers", reasons),
+        routers=routers,
         services=_without(http.services, "services", reasons),
         middlewares=_without(http.middlewares, "middlewares", reasons),
         servers_transports=http.servers_transports,
     )
+    told = {id(problem) for _, why in found for problem in why}
     return Usable(
         evolve(config, http=left),
-        tuple(
-            DisabledRouter(name, tuple(map(str, why)), http.routers.get(name))
-            for name, why in sorted(disabled.items())
-        ),
+        tuple(evolve(router, reasons=tuple(map(str, why))) for router, why in found),
         tuple(problem for problem in problems if id(problem) not in told),
     )
+
+
+def _close(
+    config: Config, routers: dict[str, Router], closed: Mapping[str, list[Problem]]
+) -> Iterator[tuple[DisabledRouter, list[Problem]]]:
+    """Take `routers` off the entry points whose middlewares cannot be used, and yield those that this concerns.
+
+    What such an entry point redirects is no router of the file, and does not run there either.
+    """
+    for name, router in sorted(routers.items()):
+        names = places(router, config.entry_points)
+        shut = tuple(each for each in names if each in closed)
+        if not shut:
+            continue
+        left = tuple(each for each in names if each not in closed)
+        if left:
+            routers[name] = evolve(router, entry_points=left)
+        else:
+            del routers[name]
+        why = list({id(problem): problem for each in shut for problem in closed[each]}.values())
+        yield DisabledRouter(name, (), router, shut if left else ()), why
+    for name, problems in closed.items():
+        target = config.entry_points[name].http.redirections.entry_point
+        if target is not None:
+            yield DisabledRouter(redirection_name(name, target), (), None, (name,)), problems
 
 
 def _element(problem: Problem) -> Element | None:
@@ -100,6 +138,10 @@ def _element(problem: Problem) -> Element | None:
     match problem.path:
         case ("http", str(section), str(name), *_) if problem.code in _DISABLING.get(section, ()):
             return (section, name)
+        case ("entryPoints", str(name), "http", "middlewares", *_) if problem.code == "reference":
+            return (ENTRY_POINTS, name)
+        case ("entryPoints", str(name), "http", "tls", "options") if problem.code == "reference":
+            return (ENTRY_POINTS, name)
     return None
 
 
@@ -121,7 +163,7 @@ def _reasons(config: Config, problems: Iterable[Problem]) -> _Reasons:
         element = _element(problem)
         if element is not None and not _can_do_without(config, problem):
             reasons.setdefault(element, []).append(problem)
-    users = _users(config.http)
+    users = _users(config)
     waiting = deque(reasons)
     while waiting:
         element = waiting.popleft()
@@ -142,15 +184,16 @@ def _can_do_without(config: Config, problem: Problem) -> bool:
     return False
 
 
-def _users(http: HTTP) -> dict[Element, list[Element]]:
+def _users(config: Config) -> dict[Element, list[Element]]:
     """Return for each part that others name who these are."""
     users: dict[Element, list[Element]] = {}
-    for used, user in _uses(http):
+    for used, user in _uses(config):
         users.setdefault(used, []).append(user)
     return users
 
 
-def _uses(http: HTTP) -> Iterator[tuple[Element, Element]]:
+def _uses(config: Config) -> Iterator[tuple[Element, Element]]:
+    http = config.http
     for name, service in http.services.items():
         for part, _ in service_references(service, ()):
             yield ("services", part), ("services", name)
@@ -162,6 +205,9 @@ def _uses(http: HTTP) -> Iterator[tuple[Element, Element]]:
         yield ("services", router.service), ("routers", name)
         for part in router.middlewares:
             yield ("middlewares", part), ("routers", name)
+    for name, entry in config.entry_points.items():
+        for part in entry.http.middlewares:
+            yield ("middlewares", part), (ENTRY_POINTS, name)
 
 
 def _without(defined: Mapping[str, _Named], section: str, reasons: _Reasons) -> dict[str, _Named]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Final, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field, fields
 from cattrs import BaseValidationError
 
-from trio_wsb.config.model import Config
-from trio_wsb.config.problems import Finding, KeyPath, Problem, format_path
-from trio_wsb.config.shortform import ENTRY_POINT, NAME, Expansion, expand
+from trio_wsb.config.model import Config, key_of
+from trio_wsb.config.problems import Finding, KeyPath, Problem, alternatives, format_path
+from trio_wsb.config.references import FILE, resolved
+from trio_wsb.config.shortform import ENTRY_POINT, NAME, Expansion, File, expand
 from trio_wsb.config.structure import WrongValue, findings, structure
 from trio_wsb.config.validate import Names, names_of, validate
 from trio_wsb.config.yamltree import MAX_PROBLEMS, ListNode, MapNode, Mark, Tree, compose
@@ -33,18 +35,29 @@ _WEB: frozenset[KeyPath] = frozenset(
 """What takes the address of the entry point `web` with it when it is cut out."""
 
 
-@define
+DYNAMIC: Final = ("http", "tls")
+"""The sections that a provider may give; all others belong in the main file."""
+
+Element: TypeAlias = tuple[str, str, str]
+"""A dynamic section, a key in it, and a name: ("http", "routers", "chat")."""
+
+
+@define(eq=False)
 class Document:
     """A document after reading.
 
-    `config` is the long form of what fits the model: complete when `problems` has no error, else only good for
-    checking further. `names` is what the document defines, broken parts included.
+    `config` is the long form of what fits the model, with its references resolved: complete when `problems` has no error,
+    else only good for checking further. `names` and `elements` are what the document defines, broken parts included.
+    A `dynamic` document is one of a provider.
     """
 
     tree: Tree
     problems: list[Problem]
     config: Config | None = None
     names: Names = field(factory=Names)
+    elements: frozenset[Element] = frozenset()
+    dynamic: bool = False
+    provider: str = FILE
     _origins: Mapping[KeyPath, KeyPath] = field(factory=dict)
     _cut: list[KeyPath] = field(factory=list)
 
@@ -57,16 +70,30 @@ class Document:
                 # Among those that are not looked for may be one that takes a router's guard away.
                 self.problems.append(self._place(_MORE, ()))
 
+    @property
+    def source(self) -> str:
+        """The name of the file."""
+        return self.tree.file
+
     def add(self, found: Iterable[Finding]) -> None:
         """Add `found` to `problems`, each where it goes back to in the text."""
+        self.problems += self.placed(found)
+
+    def placed(self, found: Iterable[Finding]) -> list[Problem]:
+        """Return `found` as problems, each where it goes back to in the text."""
+        problems = []
         for finding in found:
             path = _origin(finding.path, self._origins)
             if finding.code not in _OF_A_WHOLE or not any(cut[: len(path)] == path for cut in self._cut):
-                self.problems.append(self._place(finding, path))
+                problems.append(self._place(finding, path))
+        return problems
 
     def structure(self) -> None:
         """Fit the tree to the model, noting and cutting out what does not."""
         defined = _defined(self.tree.root)
+        self.elements = frozenset(_elements(self.tree.root))
+        if self.dynamic:
+            self._keep_dynamic()
         # Where the text itself is wrong, the value is a stand-in, and what is wrong with that says nothing new.
         wrong = {(problem.line, problem.column) for problem in self.tree.problems}
         for cutting in range(_MOST_CUTS):
@@ -88,10 +115,24 @@ class Document:
                 return
 
     def _expand(self, expansion: Expansion, defined: Names) -> None:
-        self.config = expansion.config
+        self.config = resolved(expansion.config, self.provider)
+        if NAME in expansion.config.http.services:
+            self.elements |= {("http", kind, NAME) for kind in ("routers", "services", "serversTransports")}
         self.names = defined | names_of(expansion.config)
+        if self.dynamic:
+            self.names = evolve(self.names, entry_points=frozenset())
         self._origins = expansion.origins
         self.add(expansion.findings)
+
+    def _keep_dynamic(self) -> None:
+        """Note and cut out the sections that only the main file may have."""
+        if not isinstance(self.tree.root, MapNode):
+            return
+        static = {key_of(each) for each in fields(File)} - {*DYNAMIC}
+        message, hint = "belongs in the main file", f"a dynamic file has the sections {alternatives(DYNAMIC)}"
+        found = [Finding((key,), message, hint, at="key") for key in self.tree.root if key in static]
+        self.problems += [self._place(finding, finding.path) for finding in found]
+        self._cut_out(found)
 
     def _cut_out(self, found: Iterable[Finding]) -> None:
         # Everything is looked up before anything goes: lists close up, and aliases lead to one node twice.
@@ -155,7 +196,9 @@ class Document:
         return tuple(found), key_mark, value_mark
 
 
-def read_document(data: bytes, file: str, *, libyaml: bool = True) -> Document:
+def read_document(
+    data: bytes, file: str, *, dynamic: bool = False, provider: str = FILE, libyaml: bool = True
+) -> Document:
     """Return the document that `data` holds; `Document.judge` completes the check.
 
     Never raises on account of the content.
@@ -163,15 +206,22 @@ def read_document(data: bytes, file: str, *, libyaml: bool = True) -> Document:
     Args:
       data: the content of the file.
       file: its name, for the problems.
+      dynamic: it is a provider's, which only has dynamic sections.
+      provider: whose names it has.
       libyaml: use libyaml where it is present.
 
     """
     tree = compose(data, file, libyaml=libyaml)
-    document = Document(tree, list(tree.problems))
+    document = Document(tree, list(tree.problems), dynamic=dynamic, provider=provider)
     if tree.root is not None:
         document.structure()
     elif not tree.problems:
         hint = f"write a {NAME} section, or routers and services under http"
+        if dynamic:
+            # It may be half-written: whoever truncates a file before writing it leaves an empty one for a moment.
+            hint = (
+                "write routers and services under http; to take them away remove the file, or write http: {}"
+            )
         document.problems.append(Problem(file, 1, 1, "", "the file has no configuration", hint))
     return document
 
@@ -199,6 +249,14 @@ def _origin(path: KeyPath, origins: Mapping[KeyPath, KeyPath]) -> KeyPath:
     return path
 
 
+def _elements(root: object) -> Iterator[Element]:
+    for section in DYNAMIC:
+        node = _child(root, section)
+        for key in node if isinstance(node, MapNode) else ():
+            named = _child(node, key)
+            yield from ((section, key, name) for name in (named if isinstance(named, MapNode) else ()))
+
+
 def _defined(root: object) -> Names:
     """Return the names that the text defines, whatever is wrong with what they name."""
 
@@ -213,6 +271,7 @@ def _defined(root: object) -> Names:
         keys("http", "services"),
         keys("http", "serversTransports"),
         keys("http", "middlewares"),
+        keys("tls", "options"),
     )
     if NAME in keys():
         names |= Names(frozenset({ENTRY_POINT}), frozenset({NAME}), frozenset({NAME}))

@@ -17,7 +17,7 @@ from trio_wsb.config.scalars import resolve
 from trio_wsb.middleware.expression import Expression
 from trio_wsb.routing.regex import Regex
 from trio_wsb.routing.rules import Rule
-from trio_wsb.units import format_duration
+from trio_wsb.units import Percent, Rate, format_duration, format_percent, format_rate
 
 REDACTED = "REDACTED"
 
@@ -28,6 +28,8 @@ def effective(config: Any) -> dict[str, object]:
     for attribute in attrs.fields(attrs.resolve_types(type(config))):
         value = getattr(config, attribute.name)
         if value is None:
+            if attribute.metadata.get("switch") and attribute.default is not None:
+                plain[key_of(attribute)] = False  # left out it would be on
             continue
         secret = attribute.metadata["secret"] and value
         plain[key_of(attribute)] = _redacted(value) if secret else _plain(value, attribute.type)
@@ -54,6 +56,10 @@ def _redacted(value: object) -> object:
 def _plain(value: Any, wanted: Any) -> object:
     if wanted in {Duration, Duration | None}:
         return format_duration(value)
+    if wanted in {Rate, Rate | None}:
+        return format_rate(value)
+    if wanted in {Percent, Percent | None}:
+        return format_percent(value)
     if isinstance(value, Mapping):
         return {name: _plain(each, None) for name, each in value.items()}
     if isinstance(value, tuple):

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import frozen
 
-from trio_wsb.config import entrypoints, middlewares, model, services
+from trio_wsb.config import accesslog, api, entrypoints, metrics, middlewares, model, providers, services, tls
 
 
 @frozen
@@ -25,24 +25,14 @@ class Foreign:
     reason: str
     replaces: str = ""
     """The required key that it stands in for, whose absence is then no second problem."""
-    but_not: Mapping[str, str] = field(factory=dict)
-    """Keys below it that are unsupported all the same, and why."""
-
-    def judged(self, value: object) -> Foreign:
-        """Return the verdict on the key with what stands below it."""
-        below = value if isinstance(value, Mapping) else {}
-        for key, reason in self.but_not.items():
-            if key in below:
-                return Foreign("unsupported", reason)
-        return self
 
 
 def _ignored(reason: str) -> Foreign:
     return Foreign("ignored", reason)
 
 
-def _ineffective(reason: str, **but_not: str) -> Foreign:
-    return Foreign("ineffective", reason, but_not=but_not)
+def _ineffective(reason: str) -> Foreign:
+    return Foreign("ineffective", reason)
 
 
 def _unsupported(reason: str, replaces: str = "") -> Foreign:
@@ -53,8 +43,11 @@ _HTTP_1 = _ignored("clients and backends are spoken to in HTTP/1.1")
 _NO_LAYER_4 = _ignored("this is a balancer for HTTP and WebSocket")
 _NO_TRACES = _ignored("there are no traces")
 _ROTATION = _ignored("rotate the file with logrotate, or log to the journal")
-_CERTIFICATE = "entry points speak plain HTTP, so put the balancer behind the proxy that ends TLS"
-_REMOVE_TLS = _unsupported(_CERTIFICATE)
+_ONLY_PROMETHEUS = _ineffective("Prometheus fetches metrics at /metrics, and nothing sends them elsewhere")
+
+_NO_ACME = _ineffective(
+    "no certificates are obtained; those of tls.certificates and the default one are shown"
+)
 
 _FILE = {
     "global": _ignored("nothing is reported or updated"),
@@ -66,19 +59,10 @@ _FILE = {
     "ocsp": _ignored("there is no stapling"),
     "tcp": _NO_LAYER_4,
     "udp": _NO_LAYER_4,
-    "tls": _REMOVE_TLS,
     "certificatesResolvers": _ineffective("no certificates are obtained"),
-    "providers": _ineffective(
-        "routers and services are read from this file alone, and containers are not discovered",
-        file="write routers and services under http in this file",
-    ),
-    "api": _ineffective("there is no API; `trio-wsb status` shows what it would"),
-    "metrics": _ineffective("there are no Prometheus metrics; balancerMetricPath shows the count table"),
-    "accessLog": _ineffective("the log has a line for each session"),
 }
 
 _ENTRY_POINT = {
-    "proxyProtocol": _unsupported("the PROXY protocol is not read, so clients would have the wrong address"),
     "asDefault": _unsupported("name entry points in the router's entryPoints"),
     "allowACMEByPass": _ignored("there is no ACME"),
     "http2": _HTTP_1,
@@ -88,7 +72,6 @@ _ENTRY_POINT = {
 }
 
 _ROUTER = {
-    "tls": _REMOVE_TLS,
     "ruleSyntax": _unsupported("rules are always read in the syntax of Traefik v3"),
     "parentRefs": _unsupported("routers have no parents"),
     "observability": _NO_TRACES,
@@ -107,16 +90,8 @@ _PASSIVE = {
 _PARTS_HEALTH = {"healthCheck": _ignored("the health of the services below always counts")}
 
 _LOAD_BALANCER = {
-    "rebalance": _unsupported("sessions stay where they are"),
-    "drain": _unsupported("a removed backend's sessions live on"),
-    "relay": _unsupported("the relay is chosen by the program"),
     "responseForwarding": _ignored("what a backend sends is passed on at once"),
 }
-
-_SESSION = dict.fromkeys(
-    ("idleTimeout", "maxLifetime", "lifetimeJitter", "pingInterval", "pongTimeout", "maxMessageBytes"),
-    _unsupported("sessions have no such limit"),
-)
 
 _SERVERS_TRANSPORT = {
     "cipherSuites": _unsupported("the system's choice is used"),
@@ -140,9 +115,6 @@ _MIDDLEWARE = {
 
 FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     entrypoints.EntryPointHTTP: {
-        "redirections": _unsupported("use a router with the middleware redirectScheme"),
-        "middlewares": _unsupported("name them in each router: requests that they would refuse would pass"),
-        "tls": _REMOVE_TLS,
         "encodeQuerySemicolons": _ignored("a query is passed on as it came"),
     },
     model.Config: _FILE,
@@ -163,14 +135,50 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
         "notAppendXForwardedFor": _unsupported("the client's address is always added"),
     },
     model.Router: _ROUTER,
+    tls.RouterTLS: {
+        "certResolver": _NO_ACME,
+        "domains": _NO_ACME,
+    },
+    tls.Store: {"defaultGeneratedCert": _NO_ACME},
+    tls.TLSOptions: {
+        "preferServerCipherSuites": _ignored("the order of cipherSuites always counts"),
+    },
+    tls.ClientAuth: {"secretNames": _unsupported("name PEM files in caFiles")},
+    metrics.Metrics: dict.fromkeys(("datadog", "influxDB2", "statsD", "otlp"), _ONLY_PROMETHEUS),
+    metrics.Prometheus: {"headerLabels": _ignored("what clients send never becomes a label")},
     middlewares.Middleware: _MIDDLEWARE,
+    providers.Providers: dict.fromkeys(
+        (
+            "docker",
+            "swarm",
+            "kubernetesIngress",
+            "kubernetesIngressNGINX",
+            "kubernetesCRD",
+            "kubernetesGateway",
+            "knative",
+            "consulCatalog",
+            "nomad",
+            "ecs",
+            "consul",
+            "etcd",
+            "zooKeeper",
+            "redis",
+            "http",
+            "rest",
+            "plugin",
+        ),
+        _ineffective("nothing is discovered; dynamic files are read by providers.file"),
+    )
+    | {"precedence": _ignored("names of different providers never meet")},
+    providers.FileProvider: {
+        "debugLogGeneratedTemplate": _ignored("dynamic files are plain YAML, no templates"),
+    },
     services.Service: _SERVICE,
     services.PassiveHealthCheck: _PASSIVE,
     services.Weighted: _PARTS_HEALTH,
     services.Failover: _PARTS_HEALTH,
     services.Mirroring: _PARTS_HEALTH,
     services.LoadBalancer: _LOAD_BALANCER,
-    services.Session: _SESSION,
     services.Server: {
         "preservePath": _ignored("the client's path is always kept"),
         "fenced": _unsupported("use weight: 0 to take a server out of the choice"),
@@ -180,6 +188,15 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
         "idleConnTimeout": _ignored("a session has its own connection"),
         "readIdleTimeout": _HTTP_1,
         "pingTimeout": _HTTP_1,
+    },
+    accesslog.AccessLog: {
+        "otlp": _unsupported("the access log goes to standard output or to a file"),
+        "dualOutput": _ignored("there is one output"),
+    },
+    api.API: {
+        "debug": _ignored("there are no debugging pages"),
+        "disableDashboardAd": _ignored("the dashboard advertises nothing"),
+        "dashboardName": _ignored("the dashboard shows the name of the host"),
     },
     model.Log: {
         "noColor": _ignored("colours are used on a terminal alone"),

@@ -7,10 +7,19 @@ from collections.abc import Mapping
 PING = "ping@internal"
 """Answers as /ping does, on whatever path and behind whatever middlewares a router puts it."""
 
+API = "api@internal"
+"""The API and, unless it is switched off, the dashboard."""
+
+DASHBOARD = "dashboard@internal"
+"""The dashboard alone, which needs the API beside it."""
+
+PROMETHEUS = "prometheus@internal"
+"""The metrics, as Prometheus scrapes them."""
+
+AVAILABLE = frozenset({PING, API, DASHBOARD, PROMETHEUS})
+"""Every service of the balancer itself that routers can lead to."""
+
 UNAVAILABLE: Mapping[str, str] = {
-    "api@internal": "`trio-wsb status` shows what the API would",
-    "dashboard@internal": "`trio-wsb status --watch` shows what the dashboard would",
-    "prometheus@internal": "balancerMetricPath shows the count table",
     "rest@internal": "write routers and services in files",
     "noop@internal": "name a service that answers",
 }

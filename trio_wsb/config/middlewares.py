@@ -36,7 +36,9 @@ from trio_wsb.middleware.retry import RetryOptions
 class ChainOptions:
     """Several middlewares under one name."""
 
-    middlewares: tuple[str, ...] = option("Names of the middlewares, in the order in which they are passed.")
+    middlewares: tuple[str, ...] = option(
+        "Names of the middlewares, in the order in which they are passed.", refers="http.middlewares"
+    )
 
 
 @frozen

@@ -14,6 +14,8 @@ from typing import Literal
 from attrs import Factory, frozen
 
 from trio_wsb.addresses import IPNetwork, ListenAddress
+from trio_wsb.config.accesslog import AccessLog
+from trio_wsb.config.api import API
 from trio_wsb.config.checks import (
     AT_LEAST_0,
     DEADLINE,
@@ -23,12 +25,16 @@ from trio_wsb.config.checks import (
     SOCKET_PATH,
     STATUS,
 )
-from trio_wsb.config.entrypoints import EntryPointHTTP
+from trio_wsb.config.dns import DNS
+from trio_wsb.config.entrypoints import EntryPointHTTP, ProxyProtocol, UnixSocket
+from trio_wsb.config.kernelrelay import KernelRelay
+from trio_wsb.config.metrics import Metrics
 from trio_wsb.config.middlewares import Middleware
 from trio_wsb.config.options import key_of as key_of  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.config.options import option as option  # noqa: PLC0414
+from trio_wsb.config.providers import Providers
 from trio_wsb.config.services import Service
-from trio_wsb.config.tls import Certificate, Version
+from trio_wsb.config.tls import TLS, Certificate, RouterTLS, Version
 from trio_wsb.routing.rules import Rule
 from trio_wsb.units import Duration as Duration  # noqa: PLC0414
 from trio_wsb.units import Size as Size  # noqa: PLC0414
@@ -90,10 +96,17 @@ class ForwardedHeaders:
 class EntryPoint:
     """A listener."""
 
-    address: ListenAddress = option("Where to listen: `HOST:PORT` or `:PORT`.")
+    address: ListenAddress = option("Where to listen: `HOST:PORT`, `:PORT`, or `unix:/PATH` for a Unix socket.")
+    unix_socket: UnixSocket = option("Who may connect to a Unix socket.", UnixSocket())
     max_connections: int = option(
         "Client connections accepted at once; one more is answered 503. 0 is no limit.",
         20000,
+        check=AT_LEAST_0,
+    )
+    max_tls_handshakes: int = option(
+        "TLS handshakes under way at once; a client that finds no place in time is refused. 0 is no limit.",
+        256,
+        key="maxTLSHandshakes",
         check=AT_LEAST_0,
     )
     reuse_port: bool = option(
@@ -106,6 +119,7 @@ class EntryPoint:
     forwarded_headers: ForwardedHeaders = option(
         "Whose X-Forwarded-* fields are believed.", ForwardedHeaders()
     )
+    proxy_protocol: ProxyProtocol | None = option("Whose PROXY headers are believed.", None)
     http: EntryPointHTTP = option("What holds for every request.", EntryPointHTTP())
 
 
@@ -116,13 +130,20 @@ class Router:
     rule: Rule = option(
         "Which requests, in the language of Traefik v3: matchers with `&&`, `||`, `!` and parentheses."
     )
-    service: str = option("Name of the service that answers.", check=NOT_EMPTY)
+    service: str = option("Name of the service that answers.", check=NOT_EMPTY, refers="http.services")
     entry_points: tuple[str, ...] = option(
         "Names of the entry points it listens to; without it every one but `admin`.", ()
     )
     priority: int = option("The higher is asked first; 0 means the length of the rule.", 0)
     middlewares: tuple[str, ...] = option(
-        "Names of the middlewares that a request passes on its way to the service, in this order.", ()
+        "Names of the middlewares that a request passes on its way to the service, in this order.",
+        (),
+        refers="http.middlewares",
+    )
+    tls: RouterTLS | None = option(
+        "With it the router answers requests over TLS alone, without it plain ones alone; `true` is all of its defaults.",
+        None,
+        switch=True,
     )
 
 
@@ -190,7 +211,7 @@ class Ping:
 
 @frozen
 class Control:
-    """The control socket, at which a running daemon is asked and told: `trio-wsb status`, `sessions`, `reload`."""
+    """The control socket, at which a running daemon is asked and told: `trio-wsb status`, `drain`, `reload` and so on."""
 
     socket: str | None = option(
         f"Path of the Unix socket. Without it `{DEFAULT_CONTROL_SOCKET}`, if its directory is there and the daemon may "
@@ -229,6 +250,10 @@ class Config:
         "How connections are made for load balancers that name no transport.", ServersTransport()
     )
     log: Log = option("The daemon's log.", Log())
+    access_log: AccessLog | None = option(
+        "The access log; without this key there is none, and `{}` is all of its defaults.", None
+    )
+    metrics: Metrics = option("Figures for monitoring.", Metrics())
     ping: Ping = option("The health answer.", Ping())
     balancer_metric_path: str = option(
         "Path at which the balancer shows its count table: on the entry point `admin` to everybody, on any other to "
@@ -237,3 +262,13 @@ class Config:
         check=PAGE_PATH,
     )
     control: Control = option("The control socket.", Control())
+    dns: DNS = option("How names of servers with `resolve` are looked up.", DNS())
+    kernel_relay: KernelRelay = option("The relay in the kernel.", KernelRelay())
+    api: API | None = option(
+        "The API and the dashboard, on the entry point `admin` and behind routers that lead to `api@internal`; "
+        "`false` for neither.",
+        API(),
+        switch=True,
+    )
+    tls: TLS = option("Certificates and options for clients that connect by TLS.", TLS())
+    providers: Providers = option("Further sources of routers, services and middlewares.", Providers())

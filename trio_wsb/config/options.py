@@ -17,6 +17,8 @@ def option(
     reload: str = "yes",
     check: Check | None = None,
     secret: bool = False,
+    switch: bool = False,
+    refers: str | None = None,
 ) -> Any:
     """Return an attrs field with its documentation.
 
@@ -28,9 +30,19 @@ def option(
         from then on, "restart" when only a restart does.
       check: a bound that a written value must keep.
       secret: the value is never shown, neither in a problem nor in the effective configuration.
+      switch: the section may also be written `true`, which means all of its defaults, or `false`, which means none.
+      refers: the value is a name, or names, of what stands under this key path, perhaps in another file: "http.services".
 
     """
-    metadata = {"doc": doc, "key": key, "reload": reload, "check": check, "secret": secret}
+    metadata = {
+        "doc": doc,
+        "key": key,
+        "reload": reload,
+        "check": check,
+        "secret": secret,
+        "switch": switch,
+        "refers": refers,
+    }
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)

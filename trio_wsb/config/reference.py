@@ -14,7 +14,7 @@ from trio_wsb.config.foreign import FOREIGN
 from trio_wsb.config.model import Config, Duration, key_of
 from trio_wsb.config.shortform import NAME, File, WSBalancer
 from trio_wsb.config.structure import KINDS
-from trio_wsb.units import format_duration
+from trio_wsb.units import Percent, Rate, format_duration, format_percent, format_rate
 
 _HEADER = "| key | type | default | reload | meaning |\n| --- | --- | --- | --- | --- |\n"
 
@@ -22,10 +22,11 @@ _INTRODUCTION = """\
 <!-- Made from the model by `python -m trio_wsb.config.reference`; do not edit. -->
 # Configuration reference
 
-One YAML file, read at the start and again at each SIGHUP. `trio-wsb check FILE` says everything that is wrong with it;
+One YAML file, read at the start and again at each SIGHUP; `providers.file` adds dynamic files, which have `http` and `tls`. `trio-wsb check FILE` says everything that is wrong with it;
 `trio-wsb check --resolve FILE` shows it with every default filled in. The annotated files in `etc/` show all of this in use.
 
 **Types.** A *duration* is written `30s`, `100ms`, `1m30s` or as a number of seconds; units are ns, us, ms, s, m, h and d.
+A *rate* is written `10/s`, `600/m` or as a number per second, a *percentage* `20%`.
 An *address to listen on* is `HOST:PORT` or `:PORT`, an IPv6 address in brackets. A *server URL* is `http://HOST:PORT` or
 `https://HOST:PORT`; `ws` and `wss` mean the same. Nothing is converted: `"8080"` is no number and `on` is no boolean.
 Anchors, aliases and merge keys (`<<`) may be used; a key may not stand twice.
@@ -126,11 +127,15 @@ def _section(wanted: Any) -> tuple[Any, str]:
     wanted = _bare(wanted)
     if get_origin(wanted) is Mapping:
         below = get_args(wanted)[1]
-        return (None, "") if below in KINDS else (below, ".NAME")
+        return (None, "") if _is_value(below) else (below, ".NAME")
     suffix = ""
     if get_origin(wanted) is tuple:
         wanted, suffix = get_args(wanted)[0], "[]"
     return (None, "") if wanted in KINDS or not attrs.has(wanted) else (wanted, suffix)
+
+
+def _is_value(wanted: Any) -> bool:
+    return wanted in KINDS or get_origin(wanted) is Literal
 
 
 def _bare(wanted: Any) -> Any:
@@ -151,7 +156,9 @@ def _rows(cls: Any, path: str) -> Iterator[str]:
         check = attribute.metadata["check"]
         cells = (
             f"`{_join(path, key_of(attribute))}`",
-            _kind(attribute.type) + (f", {check.text}" if check is not None else ""),
+            ("`true` or " if attribute.metadata.get("switch") else "")
+            + _kind(attribute.type)
+            + (f", {check.text}" if check is not None else ""),
             _default(attribute),
             attribute.metadata["reload"],
             attribute.metadata["doc"].replace("|", "\\|"),
@@ -167,7 +174,7 @@ def _kind(wanted: Any) -> str:
         return f"list, each {_kind(get_args(wanted)[0])}"
     if get_origin(wanted) is Mapping:
         below = get_args(wanted)[1]
-        return f"mapping, each {_kind(below)}" if below in KINDS else "mapping by name"
+        return f"mapping, each {_kind(below)}" if _is_value(below) else "mapping by name"
     if wanted in KINDS:
         return KINDS[wanted].noun.removeprefix("a ").removeprefix("an ")
     return "mapping"
@@ -181,9 +188,18 @@ def _default(attribute: Attribute[Any]) -> str:
         return "none"
     if _bare(attribute.type) is Duration:
         return f"`{format_duration(default)}`"
+    if _bare(attribute.type) is Rate:
+        return f"`{format_rate(default)}`"
+    if _bare(attribute.type) is Percent:
+        return f"`{format_percent(default)}`"
+    if attribute.metadata.get("switch"):
+        return "`true`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return "`[]`" if default == () else f"`{default}`"
+    if isinstance(default, tuple):
+        durations = get_args(_bare(attribute.type))[:1] == (Duration,)
+        return f"`[{', '.join(format_duration(each) if durations else str(each) for each in default)}]`"
+    return f"`{default}`"
 
 
 def _foreign_rows() -> Iterator[str]:
@@ -192,8 +208,6 @@ def _foreign_rows() -> Iterator[str]:
         place = f"`{places[cls]}`" if places[cls] else "top of the file"
         for key, foreign in keys.items():
             yield f"| {place} | `{key}` | {foreign.verdict} | {foreign.reason} |\n"
-            for below, reason in foreign.but_not.items():
-                yield f"| {place} | `{key}.{below}` | unsupported | {reason} |\n"
 
 
 def _places(cls: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,9 @@ from trio_wsb.config.checks import (
     URL_PATH,
     between,
 )
+from trio_wsb.config.moving import Drain, OnRemove, Rebalance
 from trio_wsb.config.options import option
+from trio_wsb.config.session import Session
 from trio_wsb.units import Duration
 
 Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
@@ -41,6 +43,12 @@ class Server:
     )
     max_pending: int = option(
         "Handshakes under way at once; more go to its peers, or wait. 0 is no limit.", 256, check=AT_LEAST_0
+    )
+    resolve: Literal["all", "srv"] | None = option(
+        "Look its host up in DNS again and again, and let everything that it stands for be a backend: `all` for each address "
+        "one, at the port of `url`; `srv` for each SRV record, with its port, weight and priority. Without it the host is "
+        "looked up for each connection.",
+        None,
     )
 
 
@@ -105,17 +113,6 @@ class PassiveHealthCheck:
 
 
 @frozen
-class Session:
-    """Limits of a session."""
-
-    write_timeout: Duration = option(
-        "How long a peer may accept nothing while bytes wait for it; the session ends after it. 0 is no limit.",
-        Duration(10.0),
-        reload="new sessions",
-    )
-
-
-@frozen
 class Cookie:
     """The cookie that keeps a client where it is, with Traefik's values."""
 
@@ -156,7 +153,9 @@ class LoadBalancer:
     pass_host_header: bool = option(
         "Send the client's Host to the backend, else the server's own.", default=True
     )
-    servers_transport: str | None = option("Name of the serversTransport to use.", None, check=NOT_EMPTY)
+    servers_transport: str | None = option(
+        "Name of the serversTransport to use.", None, check=NOT_EMPTY, refers="http.serversTransports"
+    )
     connection_count: ConnectionCount | None = option(
         "Ask the backends how many connections they have. Without it only our own sessions count.", None
     )
@@ -182,13 +181,26 @@ class LoadBalancer:
         Duration(0.0),
     )
     session: Session = option("Limits of its sessions.", Session())
+    drain: Drain = option("How the sessions of a server that is drained are ended.", Drain())
+    on_remove: OnRemove = option(
+        "What becomes of a server's sessions when it leaves the configuration: `keep` lets them live on, `drain` ends them as "
+        "`drain` says.",
+        "keep",
+    )
+    relay: Literal["auto", "kernel", "stream"] = option(
+        "Who moves the bytes of its sessions: `kernel` a program in the Linux kernel, as far as the host lets us load it and the "
+        "session is plain TCP without rate limits and mirrors, `stream` the daemon itself. `auto` is `kernel` where that can be.",
+        "auto",
+        reload="new sessions",
+    )
+    rebalance: Rebalance = option("How servers with too many sessions shed some.", Rebalance())
 
 
 @frozen
 class WeightedService:
     """One service of a weighted one."""
 
-    name: str = option("Name of the service.", check=NOT_EMPTY)
+    name: str = option("Name of the service.", check=NOT_EMPTY, refers="http.services")
     weight: int = option("Its share relative to the others; 0 is none.", 1, check=between(0, 1_000_000))
 
 
@@ -205,16 +217,18 @@ class Failover:
     """A service, and another one for when no server of the first is well."""
 
     service: str = option(
-        "Name of the service that answers as long as one of its servers is well.", check=NOT_EMPTY
+        "Name of the service that answers as long as one of its servers is well.",
+        check=NOT_EMPTY,
+        refers="http.services",
     )
-    fallback: str = option("Name of the one that answers else.", check=NOT_EMPTY)
+    fallback: str = option("Name of the one that answers else.", check=NOT_EMPTY, refers="http.services")
 
 
 @frozen
 class Mirror:
     """A service that gets copies."""
 
-    name: str = option("Name of the service.", check=NOT_EMPTY)
+    name: str = option("Name of the service.", check=NOT_EMPTY, refers="http.services")
     percent: int = option("Of a hundred requests, how many are copied.", 0, check=between(0, 100))
 
 
@@ -225,7 +239,7 @@ class Mirroring:
     A session's copy is a session: it gets what the client sends while it sends it.
     """
 
-    service: str = option("Name of the service that answers.", check=NOT_EMPTY)
+    service: str = option("Name of the service that answers.", check=NOT_EMPTY, refers="http.services")
     mirrors: tuple[Mirror, ...] = option("The services that get copies.", ())
     mirror_body: bool = option("Copy bodies of requests too.", default=True)
     max_body_size: int = option(

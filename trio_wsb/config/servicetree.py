@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trio_wsb.config.model import Config
 from trio_wsb.config.problems import Finding, KeyPath, Severity
-from trio_wsb.config.services import Service, Sticky
+from trio_wsb.config.services import LoadBalancer, Service, Sticky
 
 KINDS = ("loadBalancer", "weighted", "failover", "mirroring")
 
@@ -43,8 +43,20 @@ def _without_effect(service: Service, path: KeyPath) -> Iterator[Finding]:
             message = "has no effect with the strategy iphash"
             yield Finding(here, message, "use hrw, which moves few clients at a time", "warning")
         yield from _cookie(balancer.sticky, (*path, "loadBalancer", "sticky"))
+        if balancer.rebalance.enabled and (reason := comes_back(balancer)):
+            here = (*path, "loadBalancer", "rebalance", "enabled")
+            yield Finding(here, "has no effect", reason, "warning")
     if weighted is not None:
         yield from _cookie(weighted.sticky, (*path, "weighted", "sticky"))
+
+
+def comes_back(balancer: LoadBalancer) -> str:
+    """Return why a client that is sent away comes back to the same server, or "" if it does not."""
+    if balancer.sticky is not None:
+        return "a client comes back to the same server by its cookie"
+    if balancer.strategy in {"hrw", "iphash"}:
+        return f"with {balancer.strategy} a client comes back to the same server by its address"
+    return ""
 
 
 def _cookie(sticky: Sticky | None, path: KeyPath) -> Iterator[Finding]:

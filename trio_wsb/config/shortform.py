@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from attrs import Factory, evolve, frozen
+from attrs import Factory, evolve, fields, frozen
 
 from trio_wsb.addresses import BackendURL, ListenAddress
 from trio_wsb.config.checks import DEADLINE, PAGE_PATH, PERIOD, URL_PATH
@@ -33,7 +33,8 @@ from trio_wsb.config.model import (
     option,
 )
 from trio_wsb.config.problems import Finding, KeyPath
-from trio_wsb.config.services import ConnectionCount, LoadBalancer, Server, Service, Session
+from trio_wsb.config.services import ConnectionCount, LoadBalancer, Server, Service
+from trio_wsb.config.session import Session
 from trio_wsb.routing.rules import parse_rule
 
 NAME = "wsbalancer"
@@ -145,10 +146,9 @@ def expand(file: File, *, web_lost: bool = False) -> Expansion:
                 listen_path, message, "write one of the two", other=("entryPoints", ENTRY_POINT, "address")
             )
         )
-    config = Config(
-        entry_points, http, file.servers_transport, file.log, file.ping, metric_path, file.control
-    )
-    return Expansion(config, origins, tuple(findings))
+    made = {"entry_points": entry_points, "http": http, "balancer_metric_path": metric_path}
+    as_written = {each.name: getattr(file, each.name) for each in fields(Config)}
+    return Expansion(Config(**(as_written | made)), origins, tuple(findings))
 
 
 def _twice(path: KeyPath, other: KeyPath) -> Finding:
@@ -188,7 +188,7 @@ def _http(http: HTTP, short: WSBalancer, origins: dict[KeyPath, KeyPath], findin
             servers=tuple(Server(url) for url in urls),
             servers_transport=NAME,
             connection_count=ConnectionCount(short.metric_path, interval=short.cache_ttl),
-            session=Session(short.write_timeout),
+            session=Session(write_timeout=short.write_timeout),
         )
     )
     transport = ServersTransport(

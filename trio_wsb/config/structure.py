@@ -22,10 +22,13 @@ from trio_wsb.addresses import (
     BackendURL,
     IPNetwork,
     ListenAddress,
+    NameServer,
     parse_backend_url,
-    parse_listen,
+    parse_entry_address,
+    parse_name_server,
     parse_network,
 )
+from trio_wsb.config.accesslog import StatusRange, parse_status_range
 from trio_wsb.config.foreign import foreign
 from trio_wsb.config.model import Duration, Size, key_of
 from trio_wsb.config.problems import Finding, KeyPath, alternatives, nearest
@@ -39,7 +42,18 @@ from trio_wsb.middleware.origin import Origin, parse_origin
 from trio_wsb.middleware.redirect import Port, parse_port
 from trio_wsb.routing.regex import Regex, RegexError
 from trio_wsb.routing.rules import Rule, RuleError, parse_rule
-from trio_wsb.units import DURATION_HINT, SIZE_HINT, parse_duration, parse_size
+from trio_wsb.units import (
+    DURATION_HINT,
+    PERCENT_HINT,
+    RATE_HINT,
+    SIZE_HINT,
+    Percent,
+    Rate,
+    parse_duration,
+    parse_percent,
+    parse_rate,
+    parse_size,
+)
 
 Hook: TypeAlias = Callable[[Any, Any], Any]
 
@@ -104,14 +118,17 @@ KINDS: Mapping[Any, Kind] = {
     bool: Kind("true or false", "write true or false", (bool,), lambda value: value),
     int: Kind("a whole number", "write a whole number such as 1", (int,), lambda value: value),
     Duration: Kind("a duration", DURATION_HINT, (str, int, float), parse_duration),
+    Rate: Kind("a rate", RATE_HINT, (str, int, float), parse_rate),
+    Percent: Kind("a percentage", PERCENT_HINT, (str,), parse_percent),
     Size: Kind("a size", SIZE_HINT, (str, int), parse_size),
     BackendURL: Kind(
         "a server URL", 'write "http://HOST:PORT" or "https://HOST:PORT"', (str,), parse_backend_url
     ),
     ListenAddress: Kind(
-        "an address to listen on", 'write "HOST:PORT" or ":PORT", in quotes', (str,), parse_listen
+        "an address to listen on", 'write "HOST:PORT" or ":PORT", in quotes', (str,), parse_entry_address
     ),
     IPNetwork: Kind("an address or network", 'write "10.0.0.1" or "10.0.0.0/8"', (str,), parse_network),
+    NameServer: Kind("the address of a name server", 'write "10.0.0.10", in quotes', (str,), parse_name_server),
     Rule: Kind("a rule", "write a rule such as PathPrefix(`/`)", (str,), parse_rule),
     Expression: Kind(
         "an expression", "write an expression such as NetworkErrorRatio() > 0.30", (str,), parse_expression
@@ -125,6 +142,9 @@ KINDS: Mapping[Any, Kind] = {
         "a URL", 'write a URL such as "http://auth.internal:8080/verify"', (str,), parse_auth_address
     ),
     Port: Kind("a port", 'write a port such as "8443"', (str, int), parse_port),
+    StatusRange: Kind(
+        "a range of status codes", 'write a range such as "200-299"', (str, int), parse_status_range
+    ),
     float: Kind("a number", "write a number such as 1.5", (int, float), float),
 }
 
@@ -231,6 +251,8 @@ def _class(cls: Any, converter: Converter) -> Hook:
 def _field(attribute: Attribute[Any], converter: Converter) -> Hook:
     inner = converter.get_structure_hook(attribute.type)
     check, secret = attribute.metadata["check"], attribute.metadata["secret"]
+    if attribute.metadata.get("switch"):
+        return _switch(inner)
 
     def hook(value: object, cls: Any) -> object:
         try:
@@ -249,6 +271,19 @@ def _field(attribute: Attribute[Any], converter: Converter) -> Hook:
         return structured
 
     return hook if check is not None or secret else inner
+
+
+def _switch(section: Hook) -> Hook:
+    """Return the hook for an optional section that may also be written ``true`` or ``false``."""
+
+    def hook(value: object, cls: Any) -> object:
+        if value is False:
+            return None
+        if value is not None and value is not True and not isinstance(value, dict):
+            raise WrongValue(_not_a(value, "true or a mapping"), "write true for all of its defaults")
+        return section(MapNode() if value is True else value, cls)
+
+    return hook
 
 
 def _walk(error: Exception, node: object, path: KeyPath) -> Iterator[Finding]:
@@ -276,8 +311,7 @@ def _walk_class(error: ClassValidationError, node: object, path: KeyPath) -> Ite
             for key in sorted(other.extra_fields):
                 verdict = foreign(error.cl, key)
                 replaced.add((nearest(key, keys.values()) or "") if verdict is None else verdict.replaces)
-                value = node.get(key) if isinstance(node, MapNode) else None
-                yield _extra_key(error.cl, key, path, value)
+                yield _extra_key(error.cl, key, path)
         else:
             yield _finding(other, path)
     for each, note in nested:
@@ -304,16 +338,15 @@ def _finding(error: Exception, path: KeyPath, at: Literal["key", "value"] = "val
     return Finding(path, f"is not understood: {error}")
 
 
-def _extra_key(cls: type, key: str, path: KeyPath, value: object) -> Finding:
+def _extra_key(cls: type, key: str, path: KeyPath) -> Finding:
     here = (*path, key)
-    found = foreign(cls, key)
-    if found is None:
+    verdict = foreign(cls, key)
+    if verdict is None:
         near = nearest(key, _keys(cls))
         hint = _home(cls, key) or _valid_keys(cls) if near is None else f'did you mean "{near}"?'
         if near is not None and near.lower() == key.lower():
             hint = f'write "{near}"; upper and lower case differ'
         return Finding(here, "unknown key", hint, at="key")
-    verdict = found.judged(value)
     if verdict.verdict != "unsupported":
         ignored = verdict.verdict == "ignored"
         message = "has no meaning here and is ignored" if ignored else "has no effect in this version"

@@ -12,12 +12,19 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import frozen
 
 from trio_wsb.addresses import BackendURL
-from trio_wsb.config.internal import PING, UNAVAILABLE
+from trio_wsb.config.accesslog import access_log_findings
+from trio_wsb.config.dns import dns_findings
+from trio_wsb.config.entrychecks import entry_point_findings
+from trio_wsb.config.internal import API, AVAILABLE, DASHBOARD, UNAVAILABLE
 from trio_wsb.config.model import Config, EntryPoint, ServersTransport
 from trio_wsb.config.problems import Finding, KeyPath, nearest, printable
+from trio_wsb.config.providers import provider_findings
+from trio_wsb.config.resolving import resolve_findings
 from trio_wsb.config.scalars import show
 from trio_wsb.config.services import LoadBalancer
 from trio_wsb.config.servicetree import service_findings, service_references
+from trio_wsb.config.session import session_findings
+from trio_wsb.config.tlschecks import tls_findings
 from trio_wsb.config.wiring import middleware_findings
 
 _FEW = 20
@@ -32,6 +39,7 @@ class Names:
     services: frozenset[str] = frozenset()
     servers_transports: frozenset[str] = frozenset()
     middlewares: frozenset[str] = frozenset()
+    tls_options: frozenset[str] = frozenset()
 
     def __or__(self, other: Names) -> Names:
         return Names(
@@ -39,6 +47,7 @@ class Names:
             self.services | other.services,
             self.servers_transports | other.servers_transports,
             self.middlewares | other.middlewares,
+            self.tls_options | other.tls_options,
         )
 
 
@@ -50,6 +59,7 @@ def names_of(config: Config) -> Names:
         frozenset(http.services),
         frozenset(http.servers_transports),
         frozenset(http.middlewares),
+        frozenset(config.tls.options),
     )
 
 
@@ -59,6 +69,7 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     A reference that leads to none of `names` is a warning with the code "reference": another file may define it.
     """
     yield from _entry_points(config.entry_points)
+    yield from entry_point_findings(config, names.entry_points)
     for name, service in config.http.services.items():
         if service.load_balancer is not None:
             yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
@@ -66,6 +77,10 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     yield from service_findings(config)
     yield from _references(config, names)
     yield from middleware_findings(config, names.middlewares)
+    yield from provider_findings(config.providers)
+    yield from dns_findings(config.dns)
+    yield from access_log_findings(config.access_log)
+    yield from tls_findings(config, names.tls_options)
 
 
 def _transports(config: Config) -> Iterator[Finding]:
@@ -132,18 +147,20 @@ def _load_balancer(load_balancer: LoadBalancer, path: KeyPath) -> Iterator[Findi
                 "list each server once",
                 other=(*path, "servers", first[server.url]),
             )
+    yield from resolve_findings(servers, (*path, "servers"))
     counts = load_balancer.connection_count
     if counts is not None and counts.stale_after is not None and counts.stale_after < counts.interval:
         message = "is shorter than interval, so that every report would be stale before the next one"
         hint = "write at least the interval, better three times as much"
         yield Finding((*path, "connectionCount", "staleAfter"), message, hint)
+    yield from session_findings(load_balancer.session, (*path, "session"))
 
 
 def _references(config: Config, names: Names) -> Iterator[Finding]:
     http = config.http
     for name, router in http.routers.items():
         path: KeyPath = ("http", "routers", name)
-        yield from _service(router.service, names.services, (*path, "service"))
+        yield from _service(config, router.service, names.services, (*path, "service"))
         for index, entry_point in enumerate(router.entry_points):
             yield from _reference(
                 entry_point, "entry point", names.entry_points, (*path, "entryPoints", index)
@@ -157,18 +174,33 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
             here = (*path, "loadBalancer", "serversTransport")
             known = names.servers_transports
             yield from _reference(balancer.servers_transport, "serversTransport", known, here)
-    if config.ping.entry_point is not None:
-        path = ("ping", "entryPoint")
-        yield from _reference(config.ping.entry_point, "entry point", names.entry_points, path)
+    for named, path in (
+        (config.ping.entry_point, ("ping", "entryPoint")),
+        (config.metrics.prometheus.entry_point, ("metrics", "prometheus", "entryPoint")),
+    ):
+        if named is not None:
+            yield from _reference(named, "entry point", names.entry_points, path)
 
 
-def _service(name: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
+def _service(config: Config, name: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
     """Yield what is wrong with the service that a router names, which may be one of the balancer's own."""
     if name in UNAVAILABLE:
         message = f"{show(name)} is not available in this version"
         yield Finding(path, message, UNAVAILABLE[name], "warning", "reference")
-    elif name != PING:
+    elif (switch := _switched_off(config, name)) is not None:
+        message, hint = f"{show(name)} is switched off", f"write {switch}: true"
+        yield Finding(path, message, hint, "warning", "reference")
+    elif name not in AVAILABLE:
         yield from _reference(name, "service", known, path)
+
+
+def _switched_off(config: Config, name: str) -> str | None:
+    """Return the key that would have to be true for the service `name` to be there, None when it is."""
+    if name in {API, DASHBOARD} and config.api is None:
+        return "api"
+    if name == DASHBOARD and config.api is not None and not config.api.dashboard:
+        return "api.dashboard"
+    return None
 
 
 def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:

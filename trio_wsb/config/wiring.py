@@ -33,6 +33,9 @@ def middleware_findings(config: Config, known: Collection[str]) -> Iterator[Find
                 yield Finding(chain, message, "take one of them out of its chain", code="cycle")
     for name, router in config.http.routers.items():
         yield from _references(router.middlewares, known, ("http", "routers", name, "middlewares"))
+    for name, entry in config.entry_points.items():
+        path = ("entryPoints", name, "http", "middlewares")
+        yield from _references(entry.http.middlewares, known, path)
 
 
 def _one_kind(middleware: Middleware, path: KeyPath) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ _KINDS = {
 
 @define(eq=False)
 class InheritedSocket:
-    """A listening TCP socket from the service manager, which keeps a copy and may listen on when we do not."""
+    """A listening socket from the service manager, which keeps a copy and may listen on when we do not."""
 
     name: str
     sock: socket.socket
@@ -45,7 +45,10 @@ class InheritedSocket:
 
     def fits(self, wanted: ListenAddress) -> bool:
         """Whether it listens where an entry point with the address `wanted` would."""
-        host, port = self.sock.getsockname()[:2]
+        address = self.address
+        if wanted.path or address.path:
+            return wanted.path == address.path
+        host, port = address.host, address.port
         if port != wanted.port:
             return False
         try:
@@ -56,9 +59,12 @@ class InheritedSocket:
 
 
 def bound_address(sock: socket.socket) -> ListenAddress:
-    """Return where a TCP socket is bound."""
-    host, port = sock.getsockname()[:2]
-    return ListenAddress(host, port)
+    """Return where a listening socket is bound."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        # An abstract one, which no file guards, has its name after a NUL.
+        return ListenAddress("", 0, os.fsdecode(name).replace("\0", "@"))
+    return ListenAddress(name[0], name[1])
 
 
 def assign(
@@ -130,10 +136,10 @@ def _take(descriptor: int) -> socket.socket:
 
 
 def _judge(sock: socket.socket) -> None:
-    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        raise ValueError("is not an IP socket (an entry point listens on TCP; write ListenStream=PORT)")
+    if sock.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
+        raise ValueError("is neither an IP nor a Unix socket (write ListenStream=PORT or ListenStream=/PATH)")
     if sock.type != socket.SOCK_STREAM:
         kind = _KINDS.get(sock.type, "raw")
-        raise ValueError(f"is a {kind} socket (an entry point listens on TCP; write ListenStream=)")
+        raise ValueError(f"is a {kind} socket (an entry point listens on streams; write ListenStream=)")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise ValueError("does not listen (a socket unit for this service has Accept=no)")

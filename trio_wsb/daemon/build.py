@@ -10,25 +10,31 @@ from __future__ import annotations
 import hashlib
 import random
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from trio_wsb.addresses import BackendURL, ListenAddress, Networks
+from trio_wsb.addresses import BackendURL, ListenAddress
 from trio_wsb.background.counts import CountTarget
 from trio_wsb.background.probe import HealthTarget
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.balancing.passive import PassivePolicy
 from trio_wsb.config.disable import DisabledRouter
+from trio_wsb.config.entrypoints import UnixSocket
 from trio_wsb.config.internal import PING
-from trio_wsb.config.load import load
-from trio_wsb.config.model import Config, EntryPoint, Ping, ServersTransport
+from trio_wsb.config.load import load, refresh, without
+from trio_wsb.config.model import Config, ServersTransport
+from trio_wsb.config.offered import ADMIN as ADMIN  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.config.services import LoadBalancer
-from trio_wsb.config.tls import Version
-from trio_wsb.daemon.middlewares import Loaded, StepFactory, load_files
+from trio_wsb.config.sources import FileState
+from trio_wsb.config.sources import Loaded as Sources
+from trio_wsb.daemon.entrypoints import entry_points
+from trio_wsb.daemon.middlewares import Loaded, MadeStep, StepFactory, load_files
 from trio_wsb.daemon.services import (
     DEFAULT_TRANSPORT,
     ServiceBuilder,
@@ -39,21 +45,17 @@ from trio_wsb.daemon.services import (
     passive_policies,
     transport_of,
 )
+from trio_wsb.daemon.tls import VERSIONS, ServerTLS, load_server_tls, now_utc
 from trio_wsb.errors import ConfigurationError
-from trio_wsb.http.forward import ForwardPolicy
-from trio_wsb.http.head import REQUEST_LIMITS
 from trio_wsb.net.tls import ANY_VERSION, CertificateError, client_context
-from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Route, Runtime, ServiceRuntime
-from trio_wsb.routing.table import RouterTable
-
-ADMIN = "admin"
-"""The entry point that no router is offered on unless it says so."""
-
-
-_VERSIONS: Mapping[Version, ssl.TLSVersion] = {
-    "VersionTLS12": ssl.TLSVersion.TLSv1_2,
-    "VersionTLS13": ssl.TLSVersion.TLSv1_3,
-}
+from trio_wsb.proxy.internal import ping
+from trio_wsb.proxy.runtime import (
+    Handler,
+    InternalService,
+    Runtime,
+    ServiceNode,
+    ServiceRuntime,
+)
 
 
 @frozen
@@ -74,8 +76,17 @@ class Prepared:
     """By serversTransport name (None is the default one), for services with a backend that needs it."""
     middleware_files: Loaded = field(factory=dict)
     """What middlewares name in files, by their names."""
+    server_tls: ServerTLS = field(factory=ServerTLS)
+    """What clients are served with that connect by TLS."""
     disabled: tuple[DisabledRouter, ...] = ()
-    """The routers that the file has and `config` has not."""
+    """The routers that the files have and `config` has not."""
+    loaded: Sources | None = None
+    """What it was made from."""
+
+    @property
+    def files(self) -> tuple[FileState, ...]:
+        """The dynamic files, in the order in which they count."""
+        return () if self.loaded is None else self.loaded.files
 
     @property
     def addresses(self) -> dict[str, ListenAddress]:
@@ -86,6 +97,11 @@ class Prepared:
     def shared(self) -> frozenset[str]:
         """The entry points at whose addresses other instances may listen too."""
         return frozenset(name for name, entry in self.config.entry_points.items() if entry.reuse_port)
+
+    @property
+    def unix(self) -> dict[str, UnixSocket]:
+        """Who may connect to each entry point that listens at a path."""
+        return {name: entry.unix_socket for name, entry in self.config.entry_points.items()}
 
     def tls_context(self, balancer: LoadBalancer) -> ssl.SSLContext | None:
         """Return the context for the backends of `balancer`, None if they do not speak TLS."""
@@ -102,6 +118,8 @@ class Built:
     health_targets: tuple[HealthTarget, ...]
     passive: Mapping[BackendURL, PassivePolicy]
     """For every backend."""
+    steps: tuple[MadeStep, ...] = ()
+    """Every step of a middleware, with whose it is."""
 
 
 def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
@@ -109,22 +127,53 @@ def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
 
     Args:
       path: the configuration file.
-      previous: what is in force; TLS contexts whose settings and files are the same are taken from it, so
-        that connections made with them go on being used.
+      previous: what is in force; a dynamic file that is bad now keeps its good version, and TLS contexts whose settings
+        and files are the same are taken from it, so that connections made with them go on being used.
 
     Raises:
-      ConfigurationError: with every problem found.
+      ConfigurationError: with every problem found, none of them in dynamic files.
 
     """
-    loaded = load(path)
+    before = None if previous is None else previous.loaded
+    return _made_ready(load(path, before, now=time.time()), previous)
+
+
+def prepare_again(previous: Prepared) -> Prepared | None:
+    """Return `previous` with its dynamic files read again; None when nothing has changed. Takes its time too.
+
+    Raises:
+      ConfigurationError: as `prepare` does.
+
+    """
+    assert previous.loaded is not None
+    loaded = refresh(previous.loaded, now=time.time())
+    return None if loaded is None else _made_ready(loaded, previous)
+
+
+def _made_ready(loaded: Sources, previous: Prepared | None) -> Prepared:
+    """Load what `loaded` names. Where that fails for a dynamic file its last good version takes its place."""
+    while True:
+        try:
+            return _make_ready(loaded, previous)
+        except ConfigurationError as error:
+            blamed = loaded.blame(error.problems)
+            if not blamed:
+                raise
+            loaded = without(loaded, blamed)  # there is one version less each time
+
+
+def _make_ready(loaded: Sources, previous: Prepared | None) -> Prepared:
     config = _with_default_transport(loaded.config)
     known = {} if previous is None else {tls.source: tls for tls in previous.tls.values()}
+    server_tls = load_server_tls(config, None if previous is None else previous.server_tls, now_utc())
     return Prepared(
         config,
-        tuple(map(str, loaded.warnings)),
+        (*map(str, loaded.warnings), *server_tls.warnings),
         _load_tls(config, known),
         load_files(config),
+        server_tls,
         loaded.disabled,
+        loaded,
     )
 
 
@@ -179,8 +228,8 @@ def _client_tls(transport: ServersTransport, known: Mapping[tuple[object, ...], 
         root_cas=files,
         certificate=None if shown is None else (shown.cert_file, shown.key_file),
         versions=(
-            _VERSIONS[transport.min_version],
-            _VERSIONS[transport.max_version] if transport.max_version else ANY_VERSION[1],
+            VERSIONS[transport.min_version],
+            VERSIONS[transport.max_version] if transport.max_version else ANY_VERSION[1],
         ),
     )
     return ClientTLS(source, context)
@@ -199,33 +248,38 @@ class Builder:
     """Builds runtime snapshots on the tables that outlive them, which stay their owner's."""
 
     def __init__(
-        self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: random.Random
+        self,
+        backends: BackendTable,
+        counts: CountTable,
+        health: HealthTable,
+        rng: random.Random,
+        drains: DrainTable | None = None,
     ) -> None:
         self._backends = backends
-        self._services = ServiceBuilder(backends, counts, health, rng)
+        self._internal = {PING: InternalService(PING, ping)}
+        self._services = ServiceBuilder(backends, counts, health, rng, drains)
         self._steps = StepFactory(rng)
+
+    def serve_internal(self, handlers: Mapping[str, Handler]) -> None:
+        """Let the routers of the next snapshots lead to `handlers`, by the names of their services."""
+        self._internal |= {name: InternalService(name, handler) for name, handler in handlers.items()}
 
     def build(self, prepared: Prepared) -> Built:
         """Return the snapshot; nothing of it is in force yet."""
         config = prepared.config
         nodes = self._services.build(config.http, prepared.tls_context)
-        answering = {PING: PingService(config.ping.terminating_status_code), **nodes}
+        answering: dict[str, ServiceNode | InternalService] = {**self._internal, **nodes}
         services = {name: node for name, node in nodes.items() if isinstance(node, ServiceRuntime)}
         parents = {name: node for name, node in nodes.items() if name not in services}
         chains = self._steps.chains(config, prepared.middleware_files)
-        routes = {
-            name: Route(answering[router.service], chains[name])
-            for name, router in config.http.routers.items()
-        }
-        entry_points = {
-            name: _entry_point(config, name, entry, routes) for name, entry in config.entry_points.items()
-        }
-        runtime = Runtime(entry_points, services, parents, config.balancer_metric_path)
+        by_name = entry_points(config, chains, lambda router: answering[router.service], prepared.server_tls)
+        runtime = Runtime(by_name, services, parents, config.balancer_metric_path)
         return Built(
             runtime,
             tuple(count_targets(config.http, prepared.tls_context)),
             tuple(health_targets(config.http, prepared.tls_context)),
             passive_policies(config.http),
+            tuple(self._steps.made(config)),
         )
 
     def install(self, built: Built) -> None:
@@ -233,34 +287,3 @@ class Builder:
         self._backends.retain(built.passive)
         for url, policy in built.passive.items():
             self._backends.get(url).passive.policy = policy
-
-
-def _entry_point(
-    config: Config, name: str, entry: EntryPoint, routes: Mapping[str, Route]
-) -> EntryPointRuntime:
-    timeouts, life_cycle = entry.transport.responding_timeouts, entry.transport.life_cycle
-    routers = [
-        (router_name, router.rule, router.priority, routes[router_name])
-        for router_name, router in config.http.routers.items()
-        if (name in router.entry_points if router.entry_points else name != ADMIN)
-    ]
-    return EntryPointRuntime(
-        name=name,
-        port=entry.address.port,
-        read_timeout=timeouts.read_timeout,
-        idle_timeout=timeouts.idle_timeout,
-        max_connections=entry.max_connections,
-        accept_grace=life_cycle.request_accept_grace_timeout,
-        grace=life_cycle.grace_time_out,
-        policy=ForwardPolicy(
-            Networks(entry.forwarded_headers.trusted_ips), insecure=entry.forwarded_headers.insecure
-        ),
-        head_limits=evolve(REQUEST_LIMITS, head=entry.http.max_header_bytes),
-        ping=_pings(config.ping, name),
-        ping_status_stopping=config.ping.terminating_status_code,
-        routers=RouterTable(routers),
-    )
-
-
-def _pings(ping: Ping, entry_point: str) -> bool:
-    return not ping.manual_routing and ping.entry_point in {None, entry_point}

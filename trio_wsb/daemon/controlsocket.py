@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import grp
 from pathlib import Path
 
 import structlog
 
 from trio_wsb.config.model import DEFAULT_CONTROL_SOCKET, Control
+from trio_wsb.daemon.unixsocket import group_id, reason
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.unix import GroupNotOursError, UnixListener
 
@@ -27,26 +26,16 @@ def open_control_socket(
       ConfigurationError: the configured path or group cannot be used.
 
     """
-    group = None if control.group is None else _group_id(control.group)
+    group = None if control.group is None else group_id(control.group, "control.group")
     path = default if control.socket is None else Path(control.socket)
     try:
         return UnixListener(path, group=group)
     except OSError as error:
-        reason = (
-            "its directory is not there" if error.errno == errno.ENOENT else (error.strerror or str(error))
-        )
-        reason = reason.lower()
+        why = reason(error)
         if control.socket is not None:
             key = "control.group" if isinstance(error, GroupNotOursError) else "control.socket"
-            raise ConfigurationError([f"{key}: cannot listen at {path}: {reason}"]) from error
+            raise ConfigurationError([f"{key}: cannot listen at {path}: {why}"]) from error
         log.warning(
-            "no control socket", path=str(path), reason=reason, hint="name another path in control.socket"
+            "no control socket", path=str(path), reason=why, hint="name another path in control.socket"
         )
         return None
-
-
-def _group_id(name: str) -> int:
-    try:
-        return int(name) if name.isascii() and name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ConfigurationError([f'control.group: there is no group "{name}"']) from None

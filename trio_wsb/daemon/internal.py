@@ -1,53 +1,71 @@
-"""The requests that the balancer answers itself: its count table at `balancerMetricPath`.
+"""The requests that the balancer answers itself, and who may see which.
 
-The table names servers, so it is not for everybody. Whoever can connect to the entry point `admin` may see it; on any
-other entry point only a program on this host may, and who that is must not be up to the sender of a request.
+Pages of the entry point `admin` are found by their path alone; on other entry points only routers lead to them, by
+the names of their services (`api@internal`). The count table at `balancerMetricPath` is the exception: it names servers, so
+on any other entry point only a program on this host may see it, and who that is must not be up to the sender of a request.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from trio_wsb.addresses import IPAddress, parse_ip
+from trio_wsb.config.internal import PROMETHEUS
+from trio_wsb.daemon.api.pages import APIPages
 from trio_wsb.daemon.build import ADMIN
+from trio_wsb.daemon.metrics.page import PATH as METRICS_PATH
+from trio_wsb.daemon.metrics.page import Metrics
 from trio_wsb.daemon.views import DaemonState, balancer_metrics
 from trio_wsb.http.accept import prefers_html
-from trio_wsb.http.answers import content_response, json_response
 from trio_wsb.http.head import RequestHead
 from trio_wsb.observe.metricspage import METRICS_PAGE_HEADERS, metrics_page
-from trio_wsb.proxy.runtime import EntryPointRuntime
+from trio_wsb.proxy.internal import READING, InternalRequest
+from trio_wsb.proxy.runtime import EntryPointRuntime, Handler
 from trio_wsb.websocket.handshake import is_upgrade
 
 _FORWARDED = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
 
 
 class InternalPages:
-    """Answers for the balancer itself; `answer` is what `Proxy.internal` asks."""
+    """The pages of a daemon; `find` is what `Proxy.internal` asks, `services` is what routers lead to."""
 
-    def __init__(self, state: DaemonState) -> None:
+    def __init__(
+        self, state: DaemonState, metrics: Metrics | None = None, api: APIPages | None = None
+    ) -> None:
+        """Serve the pages of the daemon behind `state`; without `metrics` or `api` those are not among them."""
         self._state = state
+        self._metrics = metrics
+        self._api = api
+        self.services: Mapping[str, Handler] = {
+            **({} if metrics is None else {PROMETHEUS: metrics.page}),
+            **({} if api is None else api.services),
+        }
+        """Pages by the name under which routers know them."""
 
-    def answer(
-        self, entry: EntryPointRuntime, peer: IPAddress | None, head: RequestHead, keep_alive: bool
-    ) -> bytes | None:
-        """Return the whole answer, or None for a request that is to be routed."""
-        if head.path != self._state.proxy.runtime.balancer_metric_path or head.method not in {"GET", "HEAD"}:
-            return None
-        if is_upgrade(head) or not (entry.name == ADMIN or is_local(peer, head)):
-            return None
+    def find(self, entry: EntryPointRuntime, peer: IPAddress | None, head: RequestHead) -> Handler | None:
+        """Return the page that a request is for, or None when it is to be routed."""
+        if head.path == self._state.proxy.runtime.balancer_metric_path and self._may_see_counts(
+            entry, peer, head
+        ):
+            return self.balancer_metrics
+        metrics = self._metrics
+        if metrics is not None and head.path == METRICS_PATH and metrics.answers_at(entry.name, ADMIN):
+            return metrics.page
+        return None if self._api is None else self._api.find(entry, head)
+
+    def _may_see_counts(self, entry: EntryPointRuntime, peer: IPAddress | None, head: RequestHead) -> bool:
+        return (
+            head.method in READING and not is_upgrade(head) and (entry.name == ADMIN or is_local(peer, head))
+        )
+
+    async def balancer_metrics(self, request: InternalRequest) -> bool:
+        """Answer the count table, as a page to a browser and as JSON to a program."""
         document = balancer_metrics(self._state, time.time())
-        head_only, close = head.method == "HEAD", not keep_alive
-        if prefers_html(head.headers):
+        if prefers_html(request.head.headers):
             page = metrics_page(document).encode()
-            return content_response(
-                200,
-                "text/html; charset=utf-8",
-                page,
-                METRICS_PAGE_HEADERS,
-                close=close,
-                head_only=head_only,
-            )
-        return json_response(200, document, [("Vary", "Accept")], close=close, head_only=head_only)
+            return await request.answer(200, "text/html; charset=utf-8", page, METRICS_PAGE_HEADERS)
+        return await request.answer_json(200, document, [("Vary", "Accept")])
 
 
 def is_local(peer: IPAddress | None, head: RequestHead) -> bool:

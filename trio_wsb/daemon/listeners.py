@@ -11,15 +11,21 @@ import trio
 from attrs import define, field
 
 from trio_wsb.addresses import ListenAddress
+from trio_wsb.config.entrypoints import UnixSocket
 from trio_wsb.daemon.activation import InheritedSocket, assign, bound_address
+from trio_wsb.daemon.unixsocket import listen_unix
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.listener import accept_forever, bind
+from trio_wsb.net.unix import UnixListener
 
 log = structlog.stdlib.get_logger("trio_wsb.listeners")
 
 Accepted = Callable[[str, socket.socket, object], None]
 """Called with an entry point's name, a connection that it accepted and hands over, and the peer's address."""
 
+
+Opened: TypeAlias = socket.socket | UnixListener
+"""A listening socket of ours; closing that of a path takes its name away too."""
 
 _Source: TypeAlias = ListenAddress | InheritedSocket
 """Where a listening socket comes from: bound by us to an address as it is configured, or handed over."""
@@ -30,9 +36,21 @@ class _Listener:
     """One listening socket. `entry_point` may change: the name is configuration, the source is the identity."""
 
     source: _Source
-    sock: socket.socket
+    opened: InheritedSocket | Opened
     entry_point: str
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    @property
+    def sock(self) -> socket.socket:
+        """What is listened with."""
+        return self.opened if isinstance(self.opened, socket.socket) else self.opened.sock
+
+    @property
+    def address(self) -> ListenAddress:
+        """Where it really listens: port 0 was a wish, but a path is what it is."""
+        if isinstance(self.source, ListenAddress) and self.source.path:
+            return self.source  # the socket itself knows only the name under which it was made
+        return bound_address(self.sock)
 
     @property
     def inherited(self) -> bool:
@@ -41,7 +59,7 @@ class _Listener:
 
     def told(self) -> dict[str, str]:
         """Return the fields of a log line about it."""
-        fields = {"entryPoint": self.entry_point, "address": str(bound_address(self.sock))}
+        fields = {"entryPoint": self.entry_point, "address": str(self.address)}
         return {**fields, "source": "systemd"} if self.inherited else fields
 
 
@@ -62,36 +80,48 @@ class ListenerSet:
         self._listeners: dict[_Source, _Listener] = {}
 
     def bind_new(
-        self, wanted: Mapping[str, ListenAddress], shared: Collection[str] = ()
-    ) -> dict[ListenAddress, socket.socket]:
+        self,
+        wanted: Mapping[str, ListenAddress],
+        shared: Collection[str] = (),
+        unix: Mapping[str, UnixSocket] | None = None,
+    ) -> dict[ListenAddress, Opened]:
         """Return listening sockets for the addresses that are not listened on yet; all or none.
 
-        `shared` names the entry points that leave room for other instances at their address.
+        Args:
+          wanted: the address of each entry point.
+          shared: the entry points that leave room for other instances at their address.
+          unix: who may connect to those that listen at a path.
 
         Raises:
           ConfigurationError: an address cannot be listened on; nothing has changed.
 
         """
-        fresh: dict[ListenAddress, socket.socket] = {}
-        problems = []
+        fresh: dict[ListenAddress, Opened] = {}
+        problems: list[str] = []
         for address, name in self._sources(wanted).items():
             if isinstance(address, InheritedSocket) or address in self._listeners:
                 continue
             try:
-                fresh[address] = bind(address, reuse_port=name in shared)
+                if address.path:
+                    options = (unix or {}).get(name, UnixSocket())
+                    fresh[address] = listen_unix(address.path, options, name)
+                else:
+                    fresh[address] = bind(address, reuse_port=name in shared)
+            except ConfigurationError as error:
+                problems += error.problems
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
                 problems.append(f"entryPoints.{name}.address: cannot listen on {address}: {reason}")
         if problems:
-            for sock in fresh.values():
-                sock.close()
+            for opened in fresh.values():
+                opened.close()
             raise ConfigurationError(problems)
         return fresh
 
     def apply(
         self,
         wanted: Mapping[str, ListenAddress],
-        fresh: Mapping[ListenAddress, socket.socket],
+        fresh: Mapping[ListenAddress, Opened],
         nursery: trio.Nursery,
     ) -> None:
         """Listen on exactly the `wanted` addresses: take over the `fresh` sockets, close those no longer wanted."""
@@ -111,8 +141,8 @@ class ListenerSet:
             if source in self._listeners:
                 self._listeners[source].entry_point = name
                 continue
-            sock = source.sock if isinstance(source, InheritedSocket) else fresh[source]
-            listener = self._listeners[source] = _Listener(source, sock, name)
+            opened = source if isinstance(source, InheritedSocket) else fresh[source]
+            listener = self._listeners[source] = _Listener(source, opened, name)
             nursery.start_soon(self._serve, listener)
             log.info("listening", **listener.told())
 
@@ -136,7 +166,7 @@ class ListenerSet:
     def bound(self) -> list[tuple[str, str]]:
         """Return entry points and the addresses that they really listen on (port 0 was a wish); one may have several."""
         return [
-            (listener.entry_point, str(bound_address(listener.sock)))
+            (listener.entry_point, str(listener.address))
             for listener in self._listeners.values()
             if listener.sock.fileno() != -1  # closed when a stop has begun
         ]
@@ -157,5 +187,5 @@ class ListenerSet:
                     lambda sock, peer: self._accepted(listener.entry_point, sock, peer),
                 )
         finally:
-            if not listener.inherited:
-                listener.sock.close()
+            if not isinstance(listener.opened, InheritedSocket):
+                listener.opened.close()

@@ -14,12 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
+
 from trio_wsb.config.middlewares import Middleware
 from trio_wsb.config.model import Config
+from trio_wsb.config.offered import routers_on
 from trio_wsb.errors import ConfigurationError
+from trio_wsb.http.answers import NOT_FOUND
 from trio_wsb.middleware.basic_auth import BasicAuth, BasicAuthOptions, CredentialCache
 from trio_wsb.middleware.breaker import CircuitBreaker, CircuitBreakerOptions
 from trio_wsb.middleware.compress import Compress, CompressOptions
+from trio_wsb.middleware.exchange import Answer, Request
 from trio_wsb.middleware.forward_auth import ForwardAuth, ForwardAuthOptions
 from trio_wsb.middleware.header_options import HeadersOptions
 from trio_wsb.middleware.headers import HeaderEditor
@@ -129,6 +134,39 @@ def _load_tls(options: ForwardAuthOptions, place: str, problems: list[str]) -> s
     return context
 
 
+@frozen
+class MadeStep:
+    """A step in force: whose it is. `router` is "" for one that all routers share."""
+
+    middleware: str
+    kind: str
+    router: str
+    step: Step
+
+
+Chains = Mapping[tuple[str, str], tuple[Step, ...]]
+"""Steps by the names of an entry point and a router on it, "" for requests that come to no router."""
+
+
+class Closed:
+    """Stands for middlewares that cannot be used: nothing passes, as though nothing were there."""
+
+    def judge(self, _: Request) -> Answer:
+        """Return the refusal."""
+        return Answer(
+            404, NOT_FOUND, (("Content-Type", "text/plain; charset=utf-8"),), f"{NOT_FOUND}\n".encode()
+        )
+
+
+def is_open(config: Config, names: Sequence[str]) -> bool:
+    """Whether all the middlewares `names` of an entry point can be used."""
+    defined = config.http.middlewares
+    return all(
+        name in defined and ((chain := defined[name].chain) is None or is_open(config, chain.middlewares))
+        for name in names
+    )
+
+
 class StepFactory:
     """Makes the steps of middlewares, and keeps what they remember from one reload to the next."""
 
@@ -137,30 +175,47 @@ class StepFactory:
         self._salt = secrets.token_bytes(32)
         self._made: dict[tuple[str, str], tuple[object, object, Step]] = {}
 
-    def chains(self, config: Config, loaded: Loaded) -> dict[str, tuple[Step, ...]]:
-        """Return the steps of each router of `config`, by its name.
+    def chains(self, config: Config, loaded: Loaded) -> Chains:
+        """Return the steps of every way through `config`: from an entry point to a router's service.
 
         Args:
-          config: checked: every name is defined, and no chain leads back to itself.
+          config: checked: no chain leads back to itself, and every name that a router has is defined.
           loaded: what `load_files` returned for it.
 
         """
         made: dict[tuple[str, str], tuple[object, object, Step]] = {}
-        chains = {}
-        for router_name, router in config.http.routers.items():
-            steps: list[Step] = []
-            for name in _flat(router.middlewares, config.http.middlewares):
-                options, extra = config.http.middlewares[name].options, loaded.get(name)
+        defined = config.http.middlewares
+
+        def steps(names: Sequence[str], router: str) -> Iterator[Step]:
+            for name in _flat(names, defined):
+                options, extra = defined[name].options, loaded.get(name)
                 # A breaker judges the backends of its router; everything else is one for all who name it.
-                place = router_name if isinstance(options, CircuitBreakerOptions) else ""
+                place = router if isinstance(options, CircuitBreakerOptions) else ""
                 known = made.get((name, place)) or self._made.get((name, place))
                 if known is None or known[:2] != (options, extra):
                     known = (options, extra, self._make(name, options, extra))
                 made[name, place] = known
-                steps.append(known[2])
-            chains[router_name] = tuple(steps)
+                yield known[2]
+
+        chains: dict[tuple[str, str], tuple[Step, ...]] = {}
+        for entry_name, entry in config.entry_points.items():
+            first = entry.http.middlewares
+            if not is_open(config, first):
+                chains[entry_name, ""] = (JudgeStep(Closed()),)
+                continue
+            chains[entry_name, ""] = tuple(steps(first, ""))
+            for name, router in routers_on(config, entry_name):
+                chains[entry_name, name] = (*steps(first, name), *steps(router.middlewares, name))
         self._made = made
         return chains
+
+    def made(self, config: Config) -> list[MadeStep]:
+        """Return the steps of the last `chains`, which was given `config`."""
+        return [
+            MadeStep(name, next(config.http.middlewares[name].kinds())[0], place, step)
+            for (name, place), (_, _, step) in self._made.items()
+            if name in config.http.middlewares
+        ]
 
     def _make(self, name: str, options: Any, extra: Any) -> Step:
         pure = _PURE.get(type(options))

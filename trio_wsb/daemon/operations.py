@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from trio_wsb.daemon.control import ControlAnswer, ControlRequest, Routes
+from trio_wsb.daemon.moveoperations import MoveOperations
 from trio_wsb.daemon.sessionviews import session_filter, session_view
 from trio_wsb.daemon.views import DaemonState, Moment, View, reload_outcome, status
 from trio_wsb.errors import BadRequest, HTTPError
@@ -37,6 +38,7 @@ class Operations:
             ("GET", "/status"): self.status,
             ("GET", "/sessions"): self.sessions,
             ("POST", "/reload"): self.reload,
+            **MoveOperations(self._state).routes,
         }
 
     async def status(self, request: ControlRequest) -> ControlAnswer:
@@ -56,6 +58,7 @@ class Operations:
             client=request.query.get("client"),
         )
         total, page = 0, list[View]()
+        drains = self._state.mover.drains
         sessions = iter(self._state.proxy.sessions)
         while batch := list(islice(sessions, BATCH)):
             now = trio.current_time()
@@ -63,7 +66,8 @@ class Operations:
                 # It may have ended since the iteration began.
                 if session in self._state.proxy.sessions and fits(session):
                     if offset <= total < offset + limit:
-                        page.append(session_view(session, now))
+                        drain = drains.covering(session.backend.url, session.service)
+                        page.append(session_view(session, now, draining=drain is not None))
                     total += 1
             await trio.lowlevel.checkpoint()
         return ControlAnswer(200, {"total": total, "offset": offset, "limit": limit, "sessions": page})

@@ -12,12 +12,15 @@ from trio_wsb.background.counts import CountTarget
 from trio_wsb.background.probe import HealthTarget
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable, Question
+from trio_wsb.balancing.moving import DrainPolicy, Moving, RebalancePolicy
 from trio_wsb.balancing.passive import PassivePolicy
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.balancing.sticky import default_cookie_name, sticky_value
 from trio_wsb.config.model import HTTP, ServersTransport
 from trio_wsb.config.services import (
+    ConnectionCount,
     Failover,
     HealthCheck,
     LoadBalancer,
@@ -26,7 +29,10 @@ from trio_wsb.config.services import (
     Sticky,
     Weighted,
 )
+from trio_wsb.config.servicetree import comes_back
+from trio_wsb.config.session import Session
 from trio_wsb.http.cookies import StickyCookie
+from trio_wsb.proxy.guard import NO_LIMITS, SessionLimits
 from trio_wsb.proxy.services import (
     FailoverRuntime,
     MirroringRuntime,
@@ -42,6 +48,9 @@ DEFAULT_TRANSPORT = "default@internal"
 
 MAX_MIRRORED_BODY = 1 << 20
 """Bytes of a request's body that are held for its copies, whatever `maxBodySize` says."""
+
+STALE_INTERVALS = 3
+"""Intervals after which a report is stale where `staleAfter` does not say it."""
 
 TLSOf = Callable[[LoadBalancer], ssl.SSLContext | None]
 
@@ -62,16 +71,26 @@ def balancers_of(http: HTTP) -> dict[str, LoadBalancer]:
 class ServiceBuilder:
     """Builds the tree of services on the tables that outlive it, which stay their owners'."""
 
-    def __init__(self, backends: BackendTable, counts: CountTable, health: HealthTable, rng: Random) -> None:
+    def __init__(
+        self,
+        backends: BackendTable,
+        counts: CountTable,
+        health: HealthTable,
+        rng: Random,
+        drains: DrainTable | None = None,
+    ) -> None:
         self._backends = backends
+        self._drains = DrainTable() if drains is None else drains
         self._counts = counts
         self._health = health
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._weighted: dict[str, WeightedRuntime] = {}
+        # What the balancers of the last build were made of, and what was made.
+        self._balancers: dict[str, tuple[tuple[object, ...], ServiceRuntime]] = {}
 
     def build(self, http: HTTP, tls: TLSOf) -> dict[str, ServiceNode]:
-        """Return every service by its name.
+        """Return every service by its name. A load balancer that is what it was in the last build is the same object.
 
         Args:
           http: checked: every name leads to a service, and none to itself.
@@ -85,7 +104,11 @@ class ServiceBuilder:
                 built[name] = self._node(http, name, node, tls)
             return built[name]
 
-        return {name: node(name) for name in http.services}
+        nodes = {name: node(name) for name in http.services}
+        for kept in (self._pools, self._weighted, self._balancers):
+            for name in kept.keys() - nodes.keys():
+                del kept[name]
+        return nodes
 
     def _node(self, http: HTTP, name: str, node: Callable[[str], ServiceNode], tls: TLSOf) -> ServiceNode:
         service = http.services[name]
@@ -113,6 +136,14 @@ class ServiceBuilder:
                 raise AssertionError(f"{name} is no service")
 
     def _balancer(self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf) -> ServiceRuntime:
+        made_of = (balancer, transport_of(http, balancer), tls(balancer))
+        known = self._balancers.get(name)
+        if known is None or known[0] != made_of:
+            known = made_of, self._new_balancer(http, name, balancer, tls)
+            self._balancers[name] = known
+        return known[1]
+
+    def _new_balancer(self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf) -> ServiceRuntime:
         count, check = balancer.connection_count, balancer.health_check
         pool = self._pools[name] = Pool(
             [self._member(server) for server in balancer.servers],
@@ -123,6 +154,8 @@ class ServiceBuilder:
             previous=self._pools.get(name),
             health=None if check is None else (self._health, _question(check)),
             slow_start=balancer.slow_start,
+            drains=self._drains,
+            service=name,
         )
         transport = transport_of(http, balancer)
         return ServiceRuntime(
@@ -138,6 +171,9 @@ class ServiceBuilder:
             write_timeout=balancer.session.write_timeout,
             sticky=_sticky(balancer.sticky, name),
             pending_timeout=balancer.pending_timeout,
+            moving=_moving(balancer),
+            relay=balancer.relay,
+            limits=_limits(balancer.session),
         )
 
     def _member(self, server: Server) -> Member:
@@ -235,6 +271,39 @@ def _sticky(given: Sticky | None, service: str) -> StickyCookie | None:
         secure=cookie.secure,
         same_site=cookie.same_site,
     )
+
+
+def _moving(balancer: LoadBalancer) -> Moving:
+    drain, given, count = balancer.drain, balancer.rebalance, balancer.connection_count
+    return Moving(
+        DrainPolicy(drain.rate, drain.close_code, drain.timeout),
+        balancer.on_remove == "drain",
+        RebalancePolicy(given.enabled, given.tolerance, given.rate, given.min_age, given.close_code),
+        report_interval=0.0 if count is None else count.interval,
+        stale_after=0.0 if count is None else stale_after(count),
+        stays=comes_back(balancer),
+    )
+
+
+def _limits(session: Session) -> SessionLimits:
+    limits = SessionLimits(
+        idle_timeout=session.idle_timeout,
+        max_lifetime=session.max_lifetime,
+        lifetime_jitter=session.lifetime_jitter,
+        ping_interval=session.ping_interval,
+        pong_timeout=session.pong_timeout,
+        max_message_bytes=session.max_message_bytes,
+        message_rate=session.message_rate,
+        message_burst=session.message_burst,
+        byte_rate=session.byte_rate,
+        byte_burst=session.byte_burst,
+    )
+    return limits if limits.any else NO_LIMITS
+
+
+def stale_after(count: ConnectionCount) -> float:
+    """Return the age in seconds from which a report is stale."""
+    return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after
 
 
 def _max_body(mirroring: Mirroring) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from attrs import frozen
 
@@ -51,16 +51,23 @@ def session_filter(
 
 def backends_meant(table: BackendTable, text: str) -> set[Backend]:
     """Return the backends that a user means: by URL, host and port, host, or the pod name that they reported."""
+    return named(table, text)
+
+
+def named(backends: Iterable[Backend], text: str) -> set[Backend]:
+    """Return those of `backends` that a user means, as `backends_meant` has it."""
     try:
         url = parse_backend_url(text)
     except ValueError:
-        return {each for each in table if text in _names(each)}
-    return {each for each in table if each.url == url}
+        return {each for each in backends if text in names_of(each)}
+    return {each for each in backends if each.url == url}
 
 
-def _names(backend: Backend) -> tuple[str | None, ...]:
+def names_of(backend: Backend) -> list[str]:
+    """Return what a backend may be called, but for its URL."""
     url = backend.url
-    return url.authority, f"{format_host(url.host)}:{url.port}", url.host, backend.pod_name
+    names = [url.authority, f"{format_host(url.host)}:{url.port}", url.host]
+    return names if backend.pod_name is None else [*names, backend.pod_name]
 
 
 def _is_client(text: str, wanted: IPNetwork | str) -> bool:
@@ -74,8 +81,9 @@ def _is_client(text: str, wanted: IPNetwork | str) -> bool:
     return address.version == wanted.version and address in wanted
 
 
-def session_view(each: Session, now: float) -> View:
-    """Return one session, under the names that its log lines use."""
+def session_view(each: Session, now: float, *, draining: bool = False) -> View:
+    """Return one session, under the names that its log lines use; `draining` says that its backend is taken away."""
+    each.relay.merge()
     up, down = each.relay.up.scanner, each.relay.down.scanner
     return {
         "session": each.id,
@@ -87,11 +95,14 @@ def session_view(each: Session, now: float) -> View:
         "host": each.host,
         "path": each.path,
         "tries": each.tries,
+        "relay": each.relay_kind,
+        "relayReason": each.relay_reason,
         "duration": round(now - each.opened_at, 3),
         "messagesIn": up.messages,
         "messagesOut": down.messages,
         "bytesIn": up.bytes,
         "bytesOut": down.bytes,
+        "draining": draining,
         # Known as soon as the session begins to end, which takes a moment.
         "cause": each.relay.cause and each.relay.cause.value,
     }

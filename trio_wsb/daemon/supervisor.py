@@ -1,6 +1,6 @@
 """The supervisor: the nursery tree of the daemon, on one page.
 
-    background                      signals, reloads, count requests, checks, the sweeper; cancelled last
+    background                      signals, reloads, count requests, checks, the sweeper, drains; cancelled last
     └── connections                 one task for each client connection
         └── listeners               one accept loop for each address; cancelled first when stopping
 
@@ -20,30 +20,42 @@ from pathlib import Path
 import structlog
 import trio
 
-from trio_wsb.addresses import ListenAddress, format_host, parse_ip
+from trio_wsb.addresses import ListenAddress
 from trio_wsb.background.counts import CountRefresher
 from trio_wsb.background.health import HealthChecker
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
+from trio_wsb.config.load import watched_place
+from trio_wsb.config.model import Log
+from trio_wsb.daemon.accesslog import AccessLogging
 from trio_wsb.daemon.activation import InheritedSocket
-from trio_wsb.daemon.announce import log_start, status_line
+from trio_wsb.daemon.announce import log_start, record_reload, record_start, status_line
+from trio_wsb.daemon.api.pages import APIPages
+from trio_wsb.daemon.arrival import arrive
 from trio_wsb.daemon.build import Builder, Prepared
 from trio_wsb.daemon.control import ControlServer
 from trio_wsb.daemon.controlsocket import open_control_socket
+from trio_wsb.daemon.garbage import collect_garbage
 from trio_wsb.daemon.internal import InternalPages
-from trio_wsb.daemon.listeners import ListenerSet
+from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay
+from trio_wsb.daemon.listeners import ListenerSet, Opened
+from trio_wsb.daemon.metrics.page import Metrics
+from trio_wsb.daemon.mover import Mover
 from trio_wsb.daemon.notify import Notifier
 from trio_wsb.daemon.operations import Operations
 from trio_wsb.daemon.reload import Reloader
 from trio_wsb.daemon.stop import close_sessions
+from trio_wsb.daemon.tlsviews import log_certificates
 from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.sockets import SocketChannel
+from trio_wsb.observe.events import EventLog
 from trio_wsb.observe.log import LogOutput
+from trio_wsb.providers.watch import FileWatcher
 from trio_wsb.proxy.causes import Cause
-from trio_wsb.proxy.connection import Connection, refuse_connection
-from trio_wsb.proxy.request import Peer
+from trio_wsb.proxy.connection import refuse_connection
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Runtime
 from trio_wsb.proxy.upstream import dial
 
@@ -83,21 +95,27 @@ class Supervisor:
         """
         self._rng = rng
         self._output = output
+        self._events = EventLog()
+        self._access_log = AccessLogging()
         self._backends = BackendTable()
         self._counts = CountTable()
         self._refresher = CountRefresher(self._counts, self._backends, rng=rng)
         self._health = HealthTable()
         self._checker = HealthChecker(self._health, rng=rng)
-        self._builder = Builder(self._backends, self._counts, self._health, rng)
-        self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname())
+        drains = DrainTable()
+        self._builder = Builder(self._backends, self._counts, self._health, rng, drains)
+        self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname(), wall_clock=time.time)
+        self._mover = Mover(self._proxy, self._backends, drains, rng, self._events)
         self._notifier = notifier or Notifier()
         self._listeners = ListenerSet(self._accepted, inherited)
         self._reloader = Reloader(
             path,
             self._apply,
             begins=self._notifier.reloading,
-            ends=lambda: self._notifier.ready(self._status()),
+            ends=self._reload_ended,
+            followed=lambda outcome: record_reload(self._events, outcome),
         )
+        self._watcher = FileWatcher(self._reloader.files_changed)
         self._connections: trio.Nursery | None = None
         self._accepting: trio.Nursery | None = None
         self._refusing = 0
@@ -118,27 +136,39 @@ class Supervisor:
           ConfigurationError: the configuration cannot be put to work; nothing was served.
 
         """
-        fresh = self._listeners.bind_new(first.addresses, first.shared)
+        self._configure_log(first.config.log)  # before anything is said, which else went to standard output
+        state = self._make_state()
+        fresh = self._listeners.bind_new(first.addresses, first.shared, first.unix)
         async with trio.open_nursery() as background:
             await background.start(self._receive_signals)
+            # Before there are threads, since each has capabilities of its own.
+            kernel = self._proxy.kernel = await start_kernel_relay(first.config.kernel_relay, background)
+            await background.start(self._access_log.run)
             background.start_soon(self._proxy.sweeper.run)
             background.start_soon(self._refresher.run)
             background.start_soon(self._checker.run)
             background.start_soon(self._proxy.mirrors.run)
+            background.start_soon(self._metrics.run)
+            background.start_soon(self._api.feed.run)
+            background.start_soon(self._mover.run)
+            background.start_soon(self._watcher.run)
             with self._cut:
                 async with trio.open_nursery() as self._connections:
                     async with trio.open_nursery() as self._accepting:
                         self._install(first, fresh)
-                        self._open_to_questions(first, background)
+                        self._open_to_questions(first, state, background)
                         log_start(first)
+                        record_start(self._events, first)
                         self._listeners.drop_unclaimed()
                         background.start_soon(self._reloader.run)
                         self._notifier.ready(self._status())
                         background.start_soon(self._notifier.run, self._status)
+                        background.start_soon(collect_garbage, lambda: len(self._proxy.sessions))
                         task_status.started()
                         await self._stop.wait()
                         await self._stop_accepting()
                     self._end_connections()
+            await stop_kernel_relay(kernel)
             background.cancel_scope.cancel()
         self._listeners.close()
         log.info("stopped", sessionsEnded=sum(self._proxy.sessions.ended_total.values()))
@@ -149,39 +179,66 @@ class Supervisor:
         """Put a new configuration to work, all of it or, when this raises ConfigurationError, nothing."""
         if self._stop.is_set():  # it came while the file was read; the listeners may be gone by now
             raise ConfigurationError(["the daemon is stopping"])
-        self._install(prepared, self._listeners.bind_new(prepared.addresses, prepared.shared))
+        self._install(prepared, self._listeners.bind_new(prepared.addresses, prepared.shared, prepared.unix))
+        before = self._reloader.current
+        log_certificates(prepared.server_tls, None if before is None else before.server_tls)
 
-    def _install(self, prepared: Prepared, fresh: dict[ListenAddress, socket.socket]) -> None:
+    def _configure_log(self, settings: Log) -> None:
+        try:
+            self._output.configure(level=settings.level, form=settings.format, path=settings.file_path)
+        except OSError as error:
+            reason = (error.strerror or "failed").lower()
+            raise ConfigurationError([f"log.filePath: cannot open {settings.file_path}: {reason}"]) from error
+
+    def _install(self, prepared: Prepared, fresh: dict[ListenAddress, Opened]) -> None:
         config = prepared.config
         assert self._accepting is not None
         try:
-            self._output.configure(level=config.log.level, form=config.log.format, path=config.log.file_path)
-        except OSError as error:
-            for sock in fresh.values():
-                sock.close()
-            reason = (error.strerror or "failed").lower()
-            raise ConfigurationError(
-                [f"log.filePath: cannot open {config.log.file_path}: {reason}"]
-            ) from error
+            self._configure_log(config.log)
+        except ConfigurationError:
+            for opened in fresh.values():
+                opened.close()
+            raise
         built = self._builder.build(prepared)
-        self._proxy.runtime = built.runtime  # the swap: connections see all of the old one or all of this one
+        self._access_log.configure(config.access_log)
+        self._proxy.observers = (*self._observers, *self._access_log.observers)
+        before = self._proxy.runtime.services
+        self._proxy.swap(built.runtime)  # the swap: connections see all of the old one or all of this one
         self._listeners.apply(prepared.addresses, fresh, self._accepting)
         self._refresher.configure(built.count_targets)
         self._checker.configure(built.health_targets)
         self._builder.install(built)
+        self._watcher.configure(watched_place(config, self._reloader.path))
+        self._metrics.configure(config, built.steps)
+        self._mover.configuration_changed(before, built.runtime.services)
         for name in set(self._full) - set(built.runtime.entry_points):
             self._full.discard(name)
 
-    def _open_to_questions(self, first: Prepared, background: trio.Nursery) -> None:
-        self._reloader.begin(first)
+    def _reload_ended(self) -> None:
+        record_reload(self._events, self._reloader.last)
+        self._notifier.ready(self._status())
+
+    def _make_state(self) -> DaemonState:
+        """Return what the control socket and the pages look at, and put the pages where connections find them."""
         state = DaemonState(
             self._proxy,
             self._backends,
             self._reloader,
             self._listeners.bound,
             Moment(trio.current_time(), time.time()),
+            self._events,
+            mover=self._mover,
         )
-        self._proxy.internal = InternalPages(state).answer
+        self._metrics = Metrics(state)
+        self._api = APIPages(state)
+        self._observers = (self._metrics.figures, self._api.tally)
+        pages = InternalPages(state, self._metrics, self._api)
+        self._proxy.internal = pages.find
+        self._builder.serve_internal(pages.services)
+        return state
+
+    def _open_to_questions(self, first: Prepared, state: DaemonState, background: trio.Nursery) -> None:
+        self._reloader.begin(first)
         listener = open_control_socket(first.config.control)
         if listener is not None:
             log.info("control socket", path=str(listener.path))
@@ -205,14 +262,12 @@ class Supervisor:
         nursery.start_soon(self._serve, entry_point, sock, address)
 
     async def _serve(self, entry_point: str, sock: socket.socket, address: object) -> None:
-        channel = SocketChannel(sock)
         try:
-            await Connection(self._proxy, entry_point, channel, _peer(address)).run()
+            await arrive(self._proxy, entry_point, sock, address)
         except* Exception as group:
             # One connection's fault must not end the others; a group, since Cancelled may come along.
             log.error("internal error", entryPoint=entry_point, exc_info=group)
         finally:
-            channel.close()
             self._proxy.connections[entry_point] -= 1
 
     def _refuse(self, entry: EntryPointRuntime, sock: socket.socket, nursery: trio.Nursery) -> None:
@@ -223,7 +278,8 @@ class Supervisor:
                 entryPoint=entry.name,
                 maxConnections=entry.max_connections,
             )
-        if self._refusing >= MAX_REFUSALS:
+        if self._refusing >= MAX_REFUSALS or entry.tls is not None:
+            # To a client that waits for a ServerHello our words would be noise.
             sock.close()
             return
         self._refusing += 1
@@ -231,14 +287,15 @@ class Supervisor:
 
     async def _serve_refusal(self, sock: socket.socket) -> None:
         try:
-            await refuse_connection(SocketChannel(sock), self._proxy.scratch)
+            await refuse_connection(SocketChannel(sock), self._proxy.scratch, self._proxy.date())
         finally:
             self._refusing -= 1
 
     # Signals and the stop.
 
     async def _receive_signals(self, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        with trio.open_signal_receiver(*numbers) as signals:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
@@ -246,6 +303,8 @@ class Supervisor:
                         log.warning("stopping, reload ignored")
                     else:
                         self._reloader.request()
+                elif number == signal.SIGUSR1:
+                    self._reopen_logs()
                 elif self._stop.is_set():
                     log.warning("stopping at once", signal=signal.Signals(number).name)
                     self._cut_all()
@@ -255,6 +314,16 @@ class Supervisor:
                     )
                     self._stop.set()
                     self._notifier.stopping(self._status())
+
+    def _reopen_logs(self) -> None:
+        """Let go of log files that were moved away: logrotate asks for it."""
+        self._access_log.reopen()
+        try:
+            self._output.reopen()
+        except OSError as error:
+            log.error("log file not opened anew", reason=(error.strerror or "failed").lower())
+        else:
+            log.info("log files opened anew")
 
     async def _stop_accepting(self) -> None:
         assert self._accepting is not None
@@ -277,18 +346,12 @@ class Supervisor:
         self._cut.deadline = trio.current_time() + max(graces.values(), default=0.0) + CUT_SLACK
 
     def _status(self) -> str:
-        return status_line(len(self._proxy.sessions), self._reloader.last, stopping=self._stop.is_set())
+        current = self._reloader.current
+        files = () if current is None else current.files
+        last, stopping = self._reloader.last, self._stop.is_set()
+        return status_line(len(self._proxy.sessions), last, files, stopping=stopping)
 
     def _cut_all(self) -> None:
         for session in self._proxy.sessions:
             session.relay.cut(Cause.SHUTDOWN)
         self._cut.cancel()
-
-
-def _peer(address: object) -> Peer:
-    match address:
-        case (str(host), int(port), *_):
-            ip = parse_ip(host)
-            return Peer(ip, f"{format_host(str(ip))}:{port}")
-        case _:
-            return Peer(None, "unix")

@@ -12,22 +12,26 @@ from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_wsb import __version__
 from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config, Router
+from trio_wsb.config.sources import FileState
+from trio_wsb.daemon.filelog import in_force
+from trio_wsb.daemon.mover import Mover
+from trio_wsb.daemon.movingviews import drain_state, drain_view, rebalance_view
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
+from trio_wsb.daemon.services import stale_after
+from trio_wsb.daemon.tlsviews import certificates, handshakes
+from trio_wsb.observe.events import EventLog
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
 from trio_wsb.proxy.services import kind_of, parts_of
 
 View = dict[str, object]
-
-STALE_INTERVALS = 3
-"""Intervals after which a report is stale where `staleAfter` does not say it."""
 
 
 @frozen
@@ -48,10 +52,18 @@ class DaemonState:
     bound: Callable[[], list[tuple[str, str]]]
     """Gives names of entry points and the addresses that they really listen on."""
     started: Moment
+    events: EventLog = field(factory=EventLog)
+    mover: Mover = field()
+    """Drains and rebalances."""
+
+    @mover.default
+    def _(self) -> Mover:
+        return Mover(self.proxy, self.backends)
 
 
 def status(state: DaemonState, at: Moment) -> View:
     """Return what ``GET /status`` answers."""
+    current = state.reloader.current
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -60,10 +72,14 @@ def status(state: DaemonState, at: Moment) -> View:
         "stopping": state.proxy.stopping,
         "configuration": configuration(state.reloader),
         "entryPoints": entry_points(state),
+        "certificates": []
+        if current is None
+        else certificates(current.server_tls, datetime.fromtimestamp(at.wall, UTC)),
         "routers": routers(state),
         "services": services(state),
         "backends": list(backends(state, at.now)),
         "sessions": session_totals(state),
+        "kernelRelay": kernel_relay(state),
         "mirrors": mirrors(state),
     }
 
@@ -78,6 +94,18 @@ def configuration(reloader: Reloader) -> View:
         "reloads": reloader.succeeded,
         "reloadsFailed": reloader.failed,
         "lastReload": None if reloader.last is None else reload_outcome(reloader.last),
+        "files": [] if current is None else [file_state(each) for each in current.files],
+    }
+
+
+def file_state(state: FileState) -> View:
+    """Return how a dynamic file stands: `ok`, or `bad` with its problems, since when, and which version is in force."""
+    return {
+        "path": _path_text(Path(state.path)),
+        "state": "bad" if state.problems else "ok",
+        "since": moment(state.since),
+        "inForce": in_force(state),
+        "problems": list(map(str, state.problems)),
     }
 
 
@@ -89,6 +117,7 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
         "duration": outcome.duration,
         "problems": list(outcome.problems),
         "warnings": [*outcome.warnings, *map(str, outcome.disabled)],
+        "badFiles": [file_state(each) for each in outcome.bad_files],
     }
 
 
@@ -101,6 +130,7 @@ def entry_points(state: DaemonState) -> list[View]:
             "addresses": [address for each, address in bound if each == name],
             "connections": connections[name],
             "maxConnections": entry.max_connections,
+            "tlsHandshakes": handshakes(state.proxy, name),
         }
         for name, entry in state.proxy.runtime.entry_points.items()
     ]
@@ -119,7 +149,9 @@ def routers(state: DaemonState) -> list[View]:
         for name, router in current.config.http.routers.items()
     ]
     for each in current.disabled:
-        known = {} if each.router is None else _router(each.router)
+        known: View = {} if each.router is None else _router(each.router)
+        if each.entry_points:  # elsewhere it runs
+            known["entryPoints"] = list(each.entry_points)
         views.append({"name": each.name, "status": "disabled", "error": list(each.reasons), **known})
     return sorted(views, key=lambda view: str(view["name"]))
 
@@ -138,12 +170,25 @@ def services(state: DaemonState) -> list[View]:
     """Return each service of the configuration: load balancers with their strategy, others with their parts."""
     runtime = state.proxy.runtime
     balancers: list[View] = [
-        {"name": name, "strategy": service.pool.strategy} for name, service in runtime.services.items()
+        {
+            "name": name,
+            "strategy": service.pool.strategy,
+            "rebalance": rebalance_view(state.mover.rebalancer, service),
+        }
+        for name, service in runtime.services.items()
     ]
     return balancers + [
         {"name": name, "strategy": kind_of(node), "parts": parts_of(node)}
         for name, node in runtime.parents.items()
     ]
+
+
+def kernel_relay(state: DaemonState) -> View:
+    """Return whether the kernel moves bytes, of how many sessions, and why it does not."""
+    table, reason = state.proxy.kernel.table, state.proxy.kernel.reason
+    if table is None:
+        return {"available": False, "reason": reason, "sessions": 0, "capacity": 0}
+    return {"available": True, "reason": "", "sessions": len(table), "capacity": table.capacity}
 
 
 def session_totals(state: DaemonState) -> View:
@@ -167,13 +212,20 @@ def backends(state: DaemonState, now: float) -> Iterator[View]:
     current = state.reloader.current
     shown: set[Backend] = set()
     for name, service in state.proxy.runtime.services.items():
-        stale_after = _stale_after(current.config, name) if current is not None else None
+        stale_after = report_stale_after(current.config, name) if current is not None else None
         for member in service.pool.members:
             shown.add(member.backend)
             yield _member(name, service.pool, member, now, stale_after)
     for backend in state.backends:
         if backend not in shown:
-            yield {"service": None, "url": str(backend.url), "state": "removed", **_own_figures(backend, now)}
+            drains = [each for each in state.mover.drains if each.key.url == backend.url]
+            yield {
+                "service": None,
+                "url": str(backend.url),
+                "state": "draining" if drains and backend.own else "removed",
+                **_own_figures(backend, now),
+                "drain": drain_view(drains[0], now) if drains else None,
+            }
 
 
 def _member(name: str, pool: Pool, member: Member, now: float, stale_after: float | None) -> View:
@@ -183,7 +235,7 @@ def _member(name: str, pool: Pool, member: Member, now: float, stale_after: floa
     return {
         "service": name,
         "url": str(backend.url),
-        "state": _state(pool, member, now),
+        "state": member_state(pool, member, now),
         "weight": member.weight,
         "maxConnections": member.max_connections,
         **_own_figures(backend, now),
@@ -194,6 +246,7 @@ def _member(name: str, pool: Pool, member: Member, now: float, stale_after: floa
         "reportStale": report is not None and (age is None or age > (stale_after or age)),
         "reportProblem": None if report is None else report.reason,
         "health": None if (known := pool.health(backend)) is None else _health(known, now),
+        "drain": None if (drain := pool.drain(backend)) is None else drain_view(drain, now),
     }
 
 
@@ -224,8 +277,11 @@ def _own_figures(backend: Backend, now: float) -> View:
     }
 
 
-def _state(pool: Pool, member: Member, now: float) -> str:
+def member_state(pool: Pool, member: Member, now: float) -> str:
     """Return in a word whether a backend gets new sessions: it does when it is ready."""
+    drain = pool.drain(member.backend)
+    if drain is not None:
+        return drain_state(drain)
     if member.weight == 0:
         return "off"
     health = pool.health(member.backend)
@@ -238,13 +294,12 @@ def _state(pool: Pool, member: Member, now: float) -> str:
     return "ready"
 
 
-def _stale_after(config: Config, service: str) -> float | None:
+def report_stale_after(config: Config, service: str) -> float | None:
+    """Return the age in seconds from which a report of `service` is stale; None for a service without reports."""
     found = config.http.services.get(service)
     balancer = None if found is None else found.load_balancer
     count = None if balancer is None else balancer.connection_count
-    if count is None:
-        return None
-    return STALE_INTERVALS * count.interval if count.stale_after is None else count.stale_after
+    return None if count is None else stale_after(count)
 
 
 def balancer_metrics(state: DaemonState, wall: float) -> View:

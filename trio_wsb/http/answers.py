@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Final
 
 from trio_wsb.http.head import serialise_response
@@ -82,8 +83,9 @@ def content_response(
     date: float | None = None,
 ) -> bytes:
     """Return a whole response; the arguments mean what they do in `text_response`."""
-    fields: list[Field] = [] if date is None else [("Date", formatdate(date, usegmt=True))]
-    fields += [
+    headers = list(headers)
+    fields: list[Field] = [
+        *dated(headers, date),
         ("Content-Type", content_type),
         # Browsers must not take it for anything else, whatever it says.
         ("X-Content-Type-Options", "nosniff"),
@@ -95,14 +97,51 @@ def content_response(
     return serialise_response(status, fields) + (b"" if head_only else body)
 
 
-def closing_response(status: int, fields: Iterable[Field], body: bytes, *, head_only: bool = False) -> bytes:
-    """Return a whole response with exactly these fields and its framing; the connection ends after it."""
-    framed = [*fields, ("Content-Length", str(len(body))), ("Connection", "close")]
+def content_size(message: bytes) -> int:
+    """Return how many bytes of `message`, a whole response of ours, are its body."""
+    return len(message) - message.index(b"\r\n\r\n") - 4
+
+
+def framed_response(
+    status: int,
+    fields: Iterable[Field],
+    body: bytes,
+    *,
+    close: bool = True,
+    head_only: bool = False,
+    date: float | None = None,
+) -> bytes:
+    """Return a whole response with exactly these fields, its Date and its framing; see `text_response`."""
+    fields = list(fields)
+    framed = [*fields, *dated(fields, date), ("Content-Length", str(len(body)))]
+    if close:
+        framed.append(("Connection", "close"))
     return serialise_response(status, framed) + (b"" if head_only else body)
 
 
 def error_response(
-    status: int, reason: str, headers: Iterable[Field] = (), *, head_only: bool = False
+    status: int,
+    reason: str,
+    headers: Iterable[Field] = (),
+    *,
+    close: bool = True,
+    head_only: bool = False,
+    date: float | None = None,
 ) -> bytes:
-    """Return a response that refuses a request; the connection ends after it."""
-    return text_response(status, reason, headers, close=True, head_only=head_only)
+    """Return a response that refuses a request; the arguments mean what they do in `text_response`."""
+    return text_response(status, reason, headers, close=close, head_only=head_only, date=date)
+
+
+def dated(headers: Iterable[Field], date: float | None) -> list[Field]:
+    """Return the Date field to add to `headers`, if they have none.
+
+    Whoever forwards or makes an answer adds it (RFC 9110 section 6.6.1).
+    """
+    if date is None or any(name.lower() == "date" for name, _ in headers):
+        return []
+    return [("Date", _http_date(int(date)))]
+
+
+@lru_cache(maxsize=2)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)

@@ -91,13 +91,15 @@ class BodyScanner:
 
     Constant memory: nothing is kept but an unfinished line of chunk framing. Chunked bodies are checked to the
     letter, so that they can be passed on as they are: whatever `feed` lets through, any other parser reads as we do.
-    After an error the connection is of no more use. `framing` is what it was made for.
+    After an error the connection is of no more use. `framing` is what it was made for, `content` how many bytes of payload
+    there were so far.
     """
 
-    __slots__ = ("_extensions", "_kind", "_left", "_line", "_state", "_trailers", "framing")
+    __slots__ = ("_extensions", "_kind", "_left", "_line", "_state", "_trailers", "content", "framing")
 
     def __init__(self, framing: Framing, kind: Literal["request", "response"]) -> None:
         self.framing = framing
+        self.content = 0
         self._kind = kind
         self._left = framing.length
         self._line = bytearray()
@@ -151,6 +153,7 @@ class BodyScanner:
         if self.framing.kind is FramingKind.UNTIL_CLOSE:
             if slices is not None and data:
                 slices.append(data)
+            self.content += len(data)
             return len(data)
         position, size = 0, len(data)
         while position < size and self._state is not _State.DONE:
@@ -159,6 +162,7 @@ class BodyScanner:
                 if slices is not None:
                     slices.append(data[position : position + taken])
                 position += taken
+                self.content += taken
                 self._left -= taken
                 if self._left == 0:
                     chunked = self.framing.kind is FramingKind.CHUNKED

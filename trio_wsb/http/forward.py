@@ -15,6 +15,7 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from trio_wsb.addresses import IPAddress, Networks, parse_ip
+from trio_wsb.http.answers import dated
 from trio_wsb.http.framing import UNTIL_CLOSE, Framing, FramingKind, Version
 from trio_wsb.http.head import RequestHead, ResponseHead, serialise_response, split_authority
 from trio_wsb.http.headers import Field, Headers, serialise_fields
@@ -173,6 +174,7 @@ def downstream_head(
     framing: Framing,
     keep_alive: bool,
     extra: Iterable[Field] = (),
+    date: float | None = None,
 ) -> bytes:
     """Return the response head that goes to the client.
 
@@ -182,6 +184,7 @@ def downstream_head(
       framing: how the body goes out, as `downstream_framing` says.
       keep_alive: whether the connection serves another request; never after a body that ends with it.
       extra: fields to append.
+      date: the time for the Date of an answer that has none, in seconds since 1970; None leaves it out.
 
     """
     dropped = hop_by_hop(response.headers)
@@ -202,6 +205,8 @@ def downstream_head(
     elif response.status >= 200 and (not keep_alive or framing.kind is FramingKind.UNTIL_CLOSE):
         fields.append(("Connection", "close"))
     fields += extra
+    if response.status >= 200:
+        fields += dated(fields, date)
     return serialise_response(response.status, fields, response.reason)
 
 

@@ -64,7 +64,7 @@ class CircuitBreaker:
     Times are seconds of one monotonic clock. Whoever wants to log changes compares `state` before and after a call.
     """
 
-    __slots__ = ("_figures", "_next_check", "_options", "_period", "_rng", "_until", "state")
+    __slots__ = ("_figures", "_next_check", "_options", "_period", "_rng", "_until", "opened_total", "state")
 
     def __init__(self, options: CircuitBreakerOptions, rng: Random) -> None:
         self._options = options
@@ -75,6 +75,8 @@ class CircuitBreaker:
         self._period = 0
         self.state = State.CLOSED
         """As the last call found it; `state_at` says what it is now."""
+        self.opened_total = 0
+        """How often it has opened."""
 
     def admit(self, now: float) -> Ticket | None:
         """Return a ticket for a request that may pass, None for one to be answered with `refusal`."""
@@ -109,12 +111,17 @@ class CircuitBreaker:
         if not self._options.expression.holds(self._figures.at(now)):
             return False
         self._enter(State.OPEN, now + self._options.fallback_duration)
+        self.opened_total += 1
         return True
 
     def state_at(self, now: float) -> State:
         """Return the state at `now`."""
         self._advance(now)
         return self.state
+
+    def figures_at(self, now: float) -> RollingFigures:
+        """Return what it judges by at `now`, to be read at once."""
+        return self._figures.at(now)
 
     def passing(self, now: float) -> float:
         """Return which part of the requests passes at `now`, from 0 to 1."""

@@ -82,13 +82,18 @@ class RedirectScheme:
     def on_request(self, request: Request) -> Answer | None:
         """Return the redirect, None for a request that may go on."""
         host, port = _client_authority(request)
+        default = _DEFAULT_PORTS[request.scheme]
+        old_port = "" if port is None or port == default else f":{port}"
+        if host and request.scheme == self._scheme and old_port == self._port:
+            return None
+        return self.answer(request)
+
+    def answer(self, request: Request) -> Answer:
+        """Return the redirect, wherever the request came to."""
+        host, _ = _client_authority(request)
         if not host:
             return Answer(400, "no Host, so there is nowhere to redirect to")
         new = f"{self._scheme}://{host}{self._port}{request.head.target}"
-        default = _DEFAULT_PORTS[request.scheme]
-        old_port = "" if port is None or port == default else f":{port}"
-        if new == f"{request.scheme}://{host}{old_port}{request.head.target}":
-            return None
         return redirect(request, new, permanent=self._permanent)
 
 

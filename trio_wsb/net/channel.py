@@ -12,9 +12,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
+
+if TYPE_CHECKING:
+    from trio_wsb.websocket.frames import FrameScanner
 
 Buffer: TypeAlias = bytearray | memoryview
 Data: TypeAlias = bytes | bytearray | memoryview
@@ -52,6 +55,30 @@ class ByteChannel(ABC):
     @abstractmethod
     def wait_readable(self) -> Awaitable[None]:
         """Wait until `recv_into` is worth trying. A checkpoint."""
+
+    # What else a channel does whose bytes somebody else may move on, as `trio_wsb.net.kernel` can.
+
+    def follow(self, scanner: FrameScanner, early: int) -> None:  # noqa: B027 - nothing to do for the others
+        """Know the scanner of what is received, which is yet to be fed with `early` bytes that were read before."""
+
+    def carry(self, limit: int = 0) -> Awaitable[None]:  # noqa: ARG002 - for those that can
+        """Wait like `wait_readable`; until then bytes may go on to the other side of the session by themselves.
+
+        Only for whoever has written all that it has read. No message of more than `limit` bytes goes on, 0 is no limit.
+        A checkpoint.
+        """
+        return self.wait_readable()
+
+    def reclaim(self) -> None:  # noqa: B027
+        """End a `carry` that is under way, without waiting; from now on the scanner knows where the stream stands."""
+
+    def merge(self) -> None:  # noqa: B027
+        """Let the scanner count what went on by itself so far."""
+
+    @property
+    def carried_message(self) -> int:
+        """Payload bytes of the message under way whose beginning the last `carry` saw."""
+        return 0
 
     @abstractmethod
     def wait_writable(self) -> Awaitable[None]:

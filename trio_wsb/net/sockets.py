@@ -18,8 +18,14 @@ from trio_wsb.net.channel import ByteChannel
 KEEPALIVE_IDLE = 30
 """Seconds of silence before TCP asks whether the peer is still there."""
 
+KEEPALIVE_IDLE_SPREAD = 11
+"""Seconds by which connections differ in that, by their descriptors."""
+
 KEEPALIVE_INTERVAL = 10
 """Seconds between two such questions."""
+
+KEEPALIVE_INTERVAL_SPREAD = 3
+"""Seconds by which they differ in that."""
 
 KEEPALIVE_COUNT = 3
 """Unanswered questions that end the connection: a dead peer is found within a minute."""
@@ -36,8 +42,13 @@ def set_session_options(sock: socket.socket) -> None:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    # Spread, since thousands that opened together would ask together, again and again: where so many packets at once are
+    # lost (a host's own backlog holds a thousand), live connections were given up after a minute.
+    number = sock.fileno()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE - number % KEEPALIVE_IDLE_SPREAD)
+    sock.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL - number % KEEPALIVE_INTERVAL_SPREAD
+    )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
@@ -56,6 +67,10 @@ def check_open(sock: socket.socket) -> None:
         raise trio.ClosedResourceError
 
 
+_NOBODY = socket.socket()
+_NOBODY.close()
+
+
 class SocketChannel(ByteChannel):
     """A byte channel over a connected, non-blocking stream socket, which it owns from then on."""
 
@@ -72,6 +87,21 @@ class SocketChannel(ByteChannel):
         # The socket's own methods, not wrappers around them: this is the relay's hot path.
         self.recv_into = sock.recv_into
         self.send = sock.send
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, which stays the channel's."""
+        return self._sock
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is TCP, and no Unix socket."""
+        return self._sock.family in {socket.AF_INET, socket.AF_INET6}
+
+    def disown(self) -> None:
+        """Leave the socket to somebody else, who has it already; the channel is closed from then on."""
+        self._sock = _NOBODY
+        self.recv_into, self.send = _NOBODY.recv_into, _NOBODY.send
 
     def wait_readable(self) -> Awaitable[None]:
         check_open(self._sock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> 
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             message = f"{key_file} is not the key of the certificate in {cert_file}"
+        elif error.reason in {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"}:
+            message = f"{cert_file} has a key or a signature that OpenSSL holds too weak here"
         else:
             message = f"{cert_file} and {key_file} are no certificate and private key in PEM"
         raise CertificateError(message) from error
@@ -120,6 +123,13 @@ class TLSChannel(ByteChannel):
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
         self._shut = False  # our close_notify is out; the socket may be a plain one by now
+
+    def agreed(self) -> tuple[str, str]:
+        """Return the version of TLS, as ``1.3``, and the cipher suite."""
+        cipher = self._sock.cipher()
+        return sys.intern((self._sock.version() or "").removeprefix("TLSv")), sys.intern(
+            cipher[0] if cipher else ""
+        )
 
     def recv_into(self, buffer: Buffer, /) -> int:
         try:

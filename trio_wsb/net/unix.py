@@ -40,7 +40,9 @@ class UnixListener:
     Resource handling: `close` closes the socket and removes the name, unless another process has replaced it.
     """
 
-    def __init__(self, path: Path, *, group: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, group: int | None = None, mode: int | None = None, backlog: int = BACKLOG
+    ) -> None:
         """Listen at `path`; a socket that a dead process has left there is replaced.
 
         It is made under another name, gets its owner and mode, and is renamed into place, so that it is there with
@@ -49,6 +51,8 @@ class UnixListener:
         Args:
           path: where; at most 99 bytes.
           group: whose members may connect beside the user of this process; None lets nobody.
+          mode: other permissions of the socket than 0600, or 0660 with a group; who may write to it may connect.
+          backlog: connections that wait to be accepted.
 
         Raises:
           SocketInUseError: a living process listens there.
@@ -66,8 +70,8 @@ class UnixListener:
             # Nobody can connect to it before it listens, whatever the umask was.
             if group is not None:
                 _give(draft, group)
-            Path(draft).chmod(0o600 if group is None else 0o660)
-            self.sock.listen(BACKLOG)
+            Path(draft).chmod((0o600 if group is None else 0o660) if mode is None else mode)
+            self.sock.listen(backlog)
             self._identity = _identity(draft)
             Path(draft).rename(path)
         except BaseException:

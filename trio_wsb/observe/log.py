@@ -9,6 +9,8 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -51,6 +53,7 @@ class LogOutput:
 
     def __init__(self) -> None:
         self._file: IO[str] | None = None
+        self._again: Callable[[], None] = _nothing
 
     def configure(self, *, level: str, form: LogFormat, path: str | None) -> None:
         """Write lines of `level` and above as `form`, to the file at `path` or to standard error.
@@ -71,6 +74,17 @@ class LogOutput:
             logger_factory=structlog.WriteLoggerFactory(_Unbreakable(stream)),  # type: ignore[arg-type]
             cache_logger_on_first_use=False,  # the level may change with every reload
         )
+        self._again = partial(self.configure, level=level, form=form, path=path)
+
+    def reopen(self) -> None:
+        """Open the file anew, if one is open: what had its name may have been moved away.
+
+        Raises:
+          OSError: as `configure` does.
+
+        """
+        if self._file is not None:
+            self._again()
 
     def close(self) -> None:
         """Close the file, if one is open; the log goes to standard error again."""
@@ -80,6 +94,10 @@ class LogOutput:
             except OSError:
                 pass
         self._file = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _open(path: Path) -> IO[str]:

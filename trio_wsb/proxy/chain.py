@@ -16,6 +16,7 @@ from trio_wsb.errors import HTTPError
 from trio_wsb.http.headers import Headers
 from trio_wsb.middleware.compress import Compress
 from trio_wsb.middleware.exchange import Answer, Request
+from trio_wsb.proxy.record import RequestRecord
 
 ResponseEdit = Callable[[Headers], Headers]
 """Changes the fields of an answer's head."""
@@ -73,11 +74,13 @@ class Remains:
 class Passage:
     """One request's way through the chain and what it leaves to be done."""
 
-    __slots__ = ("_edits", "_judges", "compress", "remains", "request", "retry")
+    __slots__ = ("_edits", "_judges", "compress", "record", "remains", "request", "retry")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, record: RequestRecord | None = None) -> None:
         self.request = request
         """The request as the last step left it."""
+        self.record = record or RequestRecord()
+        """What observers will be told; whoever learns something of the request writes it there."""
         self.retry: RetryPolicy | None = None
         """What replaces the default number of tries."""
         self.compress: Compress | None = None
@@ -97,6 +100,7 @@ class Passage:
         for step in steps:
             answer = await step.take(self)
             if answer is not None:
+                self.record.answered_by = step
                 raise Answered(answer)
 
     def edit_response(self, edit: ResponseEdit) -> None:

@@ -11,7 +11,6 @@ Every way out closes the client's channel; every refusal is one answer and one l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 
 import structlog
@@ -19,18 +18,22 @@ import trio
 from attrs import evolve
 
 from trio_wsb.errors import BadRequest, HTTPError
-from trio_wsb.http.answers import closing_response, error_response, text_response
+from trio_wsb.http.answers import content_size, error_response, framed_response
 from trio_wsb.http.forward import believed_values, client_address
 from trio_wsb.http.head import REQUEST_LIMITS, RequestHead
-from trio_wsb.http.headers import Field, Headers
+from trio_wsb.http.headers import Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
-from trio_wsb.proxy.chain import Answered, Passage, Remains
+from trio_wsb.proxy.chain import Answered, Passage, Remains, Step
 from trio_wsb.proxy.client import ClientLeft
+from trio_wsb.proxy.internal import READING, InternalRequest, ping
+from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
-from trio_wsb.proxy.request import Peer, ProxiedRequest
-from trio_wsb.proxy.runtime import EntryPointRuntime, PingService, Proxy
+from trio_wsb.proxy.record import CLIENT_LEFT, RequestRecord, Stage, tell
+from trio_wsb.proxy.request import ProxiedRequest
+from trio_wsb.proxy.runtime import EntryPointRuntime, Handler, InternalService, Proxy
+from trio_wsb.proxy.secure import check_direction, may_see_pages
 from trio_wsb.proxy.services import find_way
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.stickiness import Stickiness
@@ -43,11 +46,12 @@ log = structlog.stdlib.get_logger("trio_wsb.connection")
 
 PING_PATH = "/ping"
 
+PING = "ping@internal"
+PAGES = "pages@internal"
+"""The names of the services that answer without a router, for records."""
+
 REFUSAL_TIMEOUT = 2.0
 """Seconds that a refused client gets to read its answer."""
-
-ANSWER_TIMEOUT = 10.0
-"""Seconds that a client gets to read an answer of our own."""
 
 REFUSAL_LIMIT = 1 << 20
 """Bytes that a refused client may still send meanwhile."""
@@ -59,17 +63,38 @@ class Connection:
     Resource handling: owns the channel from its creation; it is closed when `run` returns or is cancelled.
     """
 
-    def __init__(self, proxy: Proxy, entry_point: str, channel: ByteChannel, peer: Peer) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        entry_point: str,
+        channel: ByteChannel,
+        peer: Peer,
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+          proxy: what all connections share.
+          entry_point: where it came in.
+          channel: the connection.
+          peer: who is at its other end.
+          deadline: when the first head must be complete, on Trio's clock; without it after the entry point's `read_timeout`.
+
+        """
         self._proxy = proxy
         self._entry_point = entry_point
         self._channel = channel
         self._peer = peer
+        self._deadline = deadline
         entry = self._entry()
         self._reader = RequestReader(REQUEST_LIMITS if entry is None else entry.head_limits)
         self._passage: Passage | None = None
         """Of the request that is being answered."""
         self._remains: Remains | None = None
         """Of the session's passage, if it has taken something."""
+        self._record: RequestRecord | None = None
+        """Of the request that is being answered."""
 
     async def run(self) -> None:
         """Serve requests until one becomes a session, and that to its end; or until there are no more."""
@@ -83,11 +108,15 @@ class Connection:
                 if passage is not None and passage.remains:
                     self._remains = passage.remains
                 del passage
-                await self._proxy.sessions.run(session)
-        except (ClientLeft, ResponseCutOff):
+                await self._proxy.sessions.run(session, self._take_record())
+        except (ClientLeft, ResponseCutOff) as error:
+            self._give_up(error)
             # An orderly end would make what was sent of an answer look like all of it.
             self._channel.abort()
         finally:
+            if self._record is not None:
+                self._record.reason = "the daemon stopped" if self._proxy.stopping else "internal error"
+                self._end_request()
             self._end_passage()
             self._channel.close()
 
@@ -97,6 +126,39 @@ class Connection:
             self._passage = None
         if self._remains is not None:
             self._remains.end()
+
+    def _begin_request(self, entry: EntryPointRuntime, head: RequestHead | None) -> RequestRecord:
+        self._record = record = RequestRecord(
+            entry.name,
+            self._peer,
+            self._proxy.next_request(),
+            trio.current_time(),
+            self._proxy.date() or 0.0,
+            head=head,
+            upgrade=head is not None and is_upgrade(head),
+        )
+        return record
+
+    def _give_up(self, error: ClientLeft | ResponseCutOff) -> None:
+        record = self._record
+        if record is not None:
+            left = isinstance(error, ClientLeft)
+            record.reason = "the client left" if left else "the response broke off"
+            # A 101 that was not taken made no session; our own pages may have one.
+            if not record.status or (record.status == 101 and not record.internal):
+                record.status = CLIENT_LEFT
+            self._end_request()
+
+    def _end_request(self) -> None:
+        """Tell the observers of a request that became no session, once."""
+        record = self._take_record()
+        if record is not None:
+            record.ended = trio.current_time()
+            tell(self._proxy.observers, lambda observer: observer.request_ended(record))
+
+    def _take_record(self) -> RequestRecord | None:
+        record, self._record = self._record, None
+        return record
 
     async def _serve_requests(self) -> Session | None:
         first = True
@@ -113,10 +175,10 @@ class Connection:
                 entry = current
                 found = await self._answer(entry, head)
             except HTTPError as error:
-                await self._refuse(entry, error, head)
-                return None
+                found = await self._refuse(entry, error, head)
             if isinstance(found, Session):
                 return found
+            self._end_request()
             self._end_passage()
             if not found:
                 await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
@@ -136,10 +198,15 @@ class Connection:
         reader = self._reader
         head = reader.next_head()  # a pipelined request may be here already
         if head is not None:
+            # There may be thousands, each with an answer that need not wait: others must have their turn.
+            await trio.lowlevel.checkpoint()
             return head
         if not first and not reader.started and not await self._receive_next(entry):
             return None
-        with trio.move_on_after(entry.read_timeout or math.inf):
+        until = self._deadline if first else None
+        if until is None:
+            until = trio.current_time() + (entry.read_timeout or math.inf)
+        with trio.move_on_at(until):
             while (head := reader.next_head()) is None:
                 if not await self._receive():
                     return None
@@ -153,7 +220,7 @@ class Connection:
         if self._proxy.stopping:
             return False
         with trio.move_on_after(entry.idle_timeout or math.inf) as idle:
-            self._proxy.idle_begins(idle)
+            self._proxy.idle_begins(idle, entry.name)
             try:
                 return await self._receive()
             finally:
@@ -171,37 +238,39 @@ class Connection:
 
     async def _answer(self, entry: EntryPointRuntime, head: RequestHead) -> Session | bool:
         """Answer one request; the session it became, or whether the connection can serve another one."""
+        record = self._begin_request(entry, head)
+        record.client = client = client_address(self._peer.address, head.headers, entry.policy)
         keep_alive = head.keep_alive and not self._proxy.stopping and not head.framing.has_body
-        own = self._own_answer(entry, head, keep_alive=keep_alive)
-        if own is not None:
-            await self._send(own, ANSWER_TIMEOUT)
-            return keep_alive
+        page = self._own_page(entry, head)
+        if page is not None:
+            record.service = PING if page is ping else PAGES
+            return await self._answer_ourselves(entry, record, head, page, keep_alive=keep_alive)
         believed = partial(self._believed_values, entry, head)
-        found = entry.routers.find(RequestView.of_request(head, self._peer.address, believed))
+        secured = self._peer.secured
+        routers = entry.routers if secured is None else entry.tls_routers
+        found = routers.find(RequestView.of_request(head, self._peer.address, believed))
         if found is None:
+            record.stage = Stage.ROUTING
             raise HTTPError(404, "404 page not found")
         router, route = found
-        upgrade = is_upgrade(head)
+        if secured is not None:
+            check_direction(entry.tls, secured, head.host, route.client_auth)
+        record.router = router
+        upgrade = record.upgrade
         if upgrade:
             check_request(head)
-        self._passage = passage = Passage(Request(head, self._peer.address, upgrade=upgrade))
-        client = client_address(self._peer.address, head.headers, entry.policy)
-        if route.steps:
-            vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
-            passage.request = evolve(passage.request, head=vetted)
-            await passage.run(route.steps)
-        if isinstance(route.service, PingService):
-            # An upgrade is refused by this answer, and what may follow it is no request.
-            keep_alive = keep_alive and not upgrade
-            passage.conclude(200)
-            headers = passage.edited(Headers())
-            status = route.service.status_stopping
-            await self._send(self._ping(head, status, headers, keep_alive=keep_alive), ANSWER_TIMEOUT)
-            return keep_alive
+        if isinstance(route.service, InternalService):
+            handler, steps = route.service.handler, route.steps
+            record.service = route.service.name
+            return await self._answer_ourselves(
+                entry, record, head, handler, keep_alive=keep_alive, steps=steps, router=router
+            )
+        passage = await self._pass(entry, record, head, route.steps)
         fields = passage.request.head.headers
         way, failed = find_way(route.service, fields, trio.current_time()), set[str]()
         while True:
             service = way.service
+            record.service = service.name
             request = ProxiedRequest(
                 self._proxy,
                 entry,
@@ -237,31 +306,79 @@ class Connection:
             upgrade=is_upgrade(head),
             policy=entry.policy,
             peer=self._peer.address,
-            entry_scheme="http",
+            entry_scheme=self._peer.scheme,
             entry_port=entry.port,
         )
 
-    def _own_answer(self, entry: EntryPointRuntime, head: RequestHead, *, keep_alive: bool) -> bytes | None:
-        """Return the balancer's own answer, or None for a request that is to be routed."""
-        if not (entry.ping and head.path == PING_PATH and head.method in {"GET", "HEAD"}):
-            internal = self._proxy.internal
-            return None if internal is None else internal(entry, self._peer.address, head, keep_alive)
-        return self._ping(head, entry.ping_status_stopping, (), keep_alive=keep_alive)
+    async def _pass(
+        self, entry: EntryPointRuntime, record: RequestRecord, head: RequestHead, steps: tuple[Step, ...]
+    ) -> Passage:
+        """Take the request through the middlewares and return its passage.
 
-    def _ping(
-        self, head: RequestHead, status_stopping: int, headers: Iterable[Field], *, keep_alive: bool
-    ) -> bytes:
-        """Return the answer of /ping."""
-        stopping = self._proxy.stopping
-        return text_response(
-            status_stopping if stopping else 200,
-            "stopping" if stopping else "OK",
-            headers,
-            head_only=head.method == "HEAD",
-            close=not keep_alive,
+        Raises:
+          Answered: one of them answers it.
+
+        """
+        request = Request(
+            head, self._peer.address, secure=self._peer.secured is not None, upgrade=record.upgrade
+        )
+        self._passage = passage = Passage(request, record)
+        record.stage = Stage.MIDDLEWARE
+        if steps:
+            vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
+            passage.request = evolve(passage.request, head=vetted)
+            await passage.run(steps)
+        return passage
+
+    def _own_page(self, entry: EntryPointRuntime, head: RequestHead) -> Handler | None:
+        """Return who answers a request that is for the balancer itself, or None for one that is to be routed."""
+        if not may_see_pages(entry.tls, self._peer.secured):
+            return None
+        if entry.ping and head.path == PING_PATH and head.method in READING:
+            return ping
+        internal = self._proxy.internal
+        return None if internal is None else internal(entry, self._peer.local, head)
+
+    async def _answer_ourselves(
+        self,
+        entry: EntryPointRuntime,
+        record: RequestRecord,
+        head: RequestHead,
+        handler: Handler,
+        *,
+        keep_alive: bool,
+        steps: tuple[Step, ...] | None = None,
+        router: str = "",
+    ) -> bool:
+        """Let `handler` answer behind `steps`, by default those of the entry point; as `_answer`."""
+        if record.upgrade:
+            check_request(head)
+        if steps is None:
+            # Whoever balances us has no password, and learns nothing but that we are there.
+            steps = () if handler is ping else entry.steps
+        passage = await self._pass(entry, record, head, steps)
+        return await handler(
+            InternalRequest(
+                proxy=self._proxy,
+                entry=entry,
+                router=router,
+                peer=self._peer,
+                client=record.client,
+                head=passage.request.head,
+                passage=passage,
+                channel=self._channel,
+                reader=self._reader,
+                # What may follow an upgrade that becomes none is no request.
+                keep_alive=keep_alive and not record.upgrade,
+            )
         )
 
-    async def _refuse(self, entry: EntryPointRuntime, error: HTTPError, head: RequestHead | None) -> None:
+    async def _refuse(self, entry: EntryPointRuntime, error: HTTPError, head: RequestHead | None) -> bool:
+        """Answer with `error`; whether the connection can serve another request.
+
+        It can when the request was understood and has ended with its head: what follows a body that nobody read, or
+        an upgrade that was refused, is not known to be a request.
+        """
         # Traffic that a stranger can send at will is logged below the level of what an operator must see.
         ours = error.status >= 500 and not isinstance(error, BadRequest)
         emit = log.warning if ours else log.info
@@ -273,18 +390,34 @@ class Connection:
             reason=error.reason,
         )
         head_only = head is not None and head.method == "HEAD"
-        await self._send(self._refusal(error, head_only=head_only))
-        await linger(self._channel, self._proxy.scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)
+        keep_alive = (
+            head is not None
+            and not isinstance(error, BadRequest)
+            and head.keep_alive
+            and not head.framing.has_body
+            and not is_upgrade(head)
+            and not self._proxy.stopping
+        )
+        answer = self._refusal(error, head_only=head_only, keep_alive=keep_alive)
+        record = self._record or self._begin_request(entry, head)
+        record.status, record.reason = error.status, error.reason
+        record.bytes_out = content_size(answer)
+        await self._send(answer)
+        return keep_alive
 
-    def _refusal(self, error: HTTPError, *, head_only: bool) -> bytes:
+    def _refusal(self, error: HTTPError, *, head_only: bool, keep_alive: bool) -> bytes:
         """Return the answer for `error`, with what the middlewares that the request has passed say to it."""
-        fields, passage = list(error.headers), self._passage
+        fields, passage, date = list(error.headers), self._passage, self._proxy.date()
         if passage is not None:
             passage.conclude(error.status, network_error=error.status in {502, 504})
             fields = list(passage.edited(Headers(fields)))
         if isinstance(error, Answered):
-            return closing_response(error.status, fields, error.body, head_only=head_only)
-        return error_response(error.status, error.reason, fields, head_only=head_only)
+            return framed_response(
+                error.status, fields, error.body, close=not keep_alive, head_only=head_only, date=date
+            )
+        return error_response(
+            error.status, error.reason, fields, close=not keep_alive, head_only=head_only, date=date
+        )
 
     async def _send(self, data: bytes, seconds: float = REFUSAL_TIMEOUT) -> None:
         with trio.move_on_after(seconds):
@@ -296,9 +429,9 @@ class Connection:
         raise ClientLeft
 
 
-async def refuse_connection(channel: ByteChannel, scratch: memoryview) -> None:
+async def refuse_connection(channel: ByteChannel, scratch: memoryview, date: float | None = None) -> None:
     """Answer a connection over the entry point's limit with 503, without reading its request; closes it."""
-    answer = error_response(503, "too many connections", (("Retry-After", "5"),))
+    answer = error_response(503, "too many connections", (("Retry-After", "5"),), date=date)
     try:
         channel.send(answer)
     except OSError:

@@ -112,6 +112,7 @@ class _Copy:
         backend = self._choose()
         if backend is None:
             return "no backend"
+        mirrors = self._request.proxy.mirrors
         opened_at: float | None = None
         counted_out = False
         channel: ByteChannel | None = None
@@ -128,6 +129,7 @@ class _Copy:
                 return "refused" if own.status != 101 else "negotiated otherwise"
             opened_at = trio.current_time()
             backend.session_opened(opened_at)
+            mirrors.opened(feed, backend, self._service.name)
             return await self._feed(channel, feed)
         except (DialError, Silence, HTTPError) as error:
             counted_out = True
@@ -137,6 +139,7 @@ class _Copy:
             if channel is not None:
                 channel.close()
             if opened_at is not None:
+                mirrors.closed(feed)
                 backend.session_ended(trio.current_time(), opened_at)
             elif not counted_out:
                 backend.handshake_ended()
@@ -180,7 +183,7 @@ class _Copy:
             upgrade=self._upgrade,
             policy=request.entry.policy,
             peer=request.peer.address,
-            entry_scheme="http",
+            entry_scheme=request.peer.scheme,
             entry_port=request.entry.port,
             server_name=request.proxy.server_name,
             host=host_for(service, self._head, backend),

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 import trio
 
+from trio_wsb.balancing.backend import Backend
 from trio_wsb.net.channel import Buffer, ByteChannel, Data
 
 FEED_LIMIT: Final = 256 * 1024
@@ -153,6 +154,7 @@ class Mirrors:
         self.begun_total = 0
         self.dropped_total: Counter[str] = Counter()
         """Copies that were given up, or not begun, by reason."""
+        self._open: dict[MirrorFeed, tuple[Backend, str]] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run copies until cancelled."""
@@ -176,6 +178,28 @@ class Mirrors:
         self.begun_total += 1
         self._nursery.start_soon(self._run, service, work)
         return True
+
+    def opened(self, feed: MirrorFeed, backend: Backend, service: str) -> None:
+        """Note that a session's copy is open at a backend; followed by one `closed`."""
+        self._open[feed] = backend, service
+
+    def closed(self, feed: MirrorFeed) -> None:
+        """Note that it is not any more."""
+        del self._open[feed]
+
+    def drain(self, backend: Backend, service: str | None) -> int:
+        """Give up the copies of sessions that are open at a backend, for a service or with None for all; how many.
+
+        Nobody waits for what their backend answers, and nobody reconnects, so all go at once.
+        """
+        found = [
+            feed
+            for feed, (where, whose) in self._open.items()
+            if where is backend and service in {None, whose}
+        ]
+        for feed in found:
+            feed.drop("drained")
+        return len(found)
 
     async def _run(self, service: str, work: Callable[[], Awaitable[str | None]]) -> None:
         reason: str | None = None

@@ -47,7 +47,14 @@ async def proxy_request(request: ProxiedRequest) -> bool:
     """
     head = request.head
     repeatable = head.method in IDEMPOTENT and not head.framing.has_body
-    tries = Tries(request.proxy.dial, request.service, request.client, request.passage.retry, request.sticky)
+    tries = Tries(
+        request.proxy.dial,
+        request.service,
+        request.client,
+        request.record,
+        request.passage.retry,
+        request.sticky,
+    )
     copies = RequestCopies(request) if request.mirrors else None
     while True:
         backend, upstream = await tries.connect()
@@ -100,7 +107,7 @@ class _Exchange:
             upgrade=False,
             policy=request.entry.policy,
             peer=request.peer.address,
-            entry_scheme="http",
+            entry_scheme=request.peer.scheme,
             entry_port=request.entry.port,
             server_name=request.proxy.server_name,
             host=host_for(service, request.head, self._backend),
@@ -124,6 +131,7 @@ class _Exchange:
         if answer is None:
             raise HTTPError(504, "the backend did not answer in time")
         self.answered = True
+        request.record.origin_answered(answer.status, answer.headers, trio.current_time())
         # Where a body that nobody wants ends, only its sender could say: no further request can be found then.
         keep_alive = request.head.keep_alive and self._body_sent and not request.proxy.stopping
         return await forward_response(request, self._upstream, answer, reader, keep_alive=keep_alive)
@@ -171,6 +179,7 @@ class _Exchange:
         data = memoryview(request.reader.take_rest())
         while True:
             size = body.feed(data)
+            request.record.bytes_in = body.content
             if body.done:
                 # Now, for while the write waits the scratch buffer belongs to others.
                 request.reader.feed(data[size:])
@@ -224,21 +233,28 @@ async def forward_response(
     framing = downstream_framing(CHUNKED if gzip is not None else body.framing, head.version)
     keep_alive = keep_alive and framing.kind is not FramingKind.UNTIL_CLOSE
     answer = request.answered(answer)
-    await to_client(request, downstream_head(answer, upgrade=False, framing=framing, keep_alive=keep_alive))
+    head_bytes = downstream_head(
+        answer, upgrade=False, framing=framing, keep_alive=keep_alive, date=request.proxy.date()
+    )
+    await to_client(request, head_bytes)
     # Chunks are taken off for a client that does not know them, and for what is coded anew.
     bare = gzip is not None or framing is not body.framing
+    record = request.record
     data = memoryview(reader.take_rest())
     try:
         while True:
             if bare:
                 _, pieces = body.feed_data(data)
                 payload = b"".join(pieces)
-                await to_client(
-                    request, payload if gzip is None else _chunk(gzip.feed(payload, flush=True), framing)
-                )
+                if gzip is not None:
+                    payload = gzip.feed(payload, flush=True)
+                record.bytes_out += len(payload)
+                await to_client(request, payload if gzip is None else _chunk(payload, framing))
             else:
                 size = body.feed(data)
+                record.bytes_out = body.content
                 await to_client(request, data[:size])
+            record.origin_bytes = body.content
             if body.done:
                 break
             # How long a backend may think between two pieces is its own affair: there are long polls and event streams.
@@ -250,7 +266,9 @@ async def forward_response(
     except (HTTPError, OSError) as error:
         raise ResponseCutOff from error
     if gzip is not None:
-        await to_client(request, _chunk(gzip.finish(), framing, last=True))
+        payload = gzip.finish()
+        record.bytes_out += len(payload)
+        await to_client(request, _chunk(payload, framing, last=True))
     return keep_alive
 
 

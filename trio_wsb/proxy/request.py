@@ -10,19 +10,11 @@ from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Passage
+from trio_wsb.proxy.peer import Peer as Peer  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.proxy.record import RequestRecord, Stage
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, ServiceRuntime
 from trio_wsb.proxy.services import MirrorTarget
 from trio_wsb.proxy.stickiness import Stickiness
-
-
-@frozen
-class Peer:
-    """Who is at the other end of a client connection."""
-
-    address: IPAddress | None
-    """None on a Unix socket."""
-    text: str
-    """Address and port, for the log."""
 
 
 @frozen
@@ -55,6 +47,11 @@ class ProxiedRequest:
     """Where copies of it go."""
 
     @property
+    def record(self) -> RequestRecord:
+        """What observers will be told of it."""
+        return self.passage.record
+
+    @property
     def client_text(self) -> str:
         """The client for people: with its port when it is the peer, for which alone a port is known."""
         return self.peer.text if self.client == self.peer.address else str(self.client)
@@ -62,8 +59,11 @@ class ProxiedRequest:
     def answered(self, answer: ResponseHead) -> ResponseHead:
         """Return the backend's final answer as the client is to see it; whoever judges attempts learns of it."""
         self.passage.conclude(answer.status)
+        record = self.record
+        record.status, record.stage = answer.status, Stage.ANSWER
         headers = answer.headers if self.sticky is None else self.sticky.edit(answer.headers)
         if self.cookies:
             headers = Headers([*headers, *self.cookies])
         headers = self.passage.edited(headers)
+        record.answer = headers
         return answer if headers is answer.headers else evolve(answer, headers=headers)

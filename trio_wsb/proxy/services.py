@@ -11,18 +11,22 @@ Health decides in `weighted` and `failover` at the moment of the request; a serv
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from random import Random
 from typing import TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
+from trio_wsb.addresses import BackendURL
+from trio_wsb.balancing.moving import Moving
 from trio_wsb.balancing.pool import Pool
 from trio_wsb.balancing.sticky import sticky_value
 from trio_wsb.balancing.strategies import WeightedRoundRobin
 from trio_wsb.http.cookies import StickyCookie
 from trio_wsb.http.headers import Field, Headers
+from trio_wsb.proxy.guard import NO_LIMITS, SessionLimits
+from trio_wsb.proxy.relaying import RelayMode
 
 
 @frozen
@@ -33,6 +37,12 @@ class TransportRuntime:
     response_header_timeout: float
     tls: ssl.SSLContext | None
     server_name: str | None
+    names: Mapping[BackendURL, BackendURL] = field(factory=dict)
+    """What backends are called whose URLs have an address in place of the name that led there."""
+
+    def called(self, url: BackendURL) -> BackendURL:
+        """Return the URL by whose host the backend at `url` is spoken to, in Host and certificate."""
+        return self.names.get(url, url)
 
 
 @frozen
@@ -47,6 +57,12 @@ class ServiceRuntime:
     sticky: StickyCookie | None = None
     pending_timeout: float = 1.0
     """Seconds that a handshake waits for a place at a backend."""
+    moving: Moving = Moving()  # noqa: RUF009 - frozen
+    """How its sessions may be moved to other backends."""
+    relay: RelayMode = "auto"
+    """Who moves the bytes of its sessions."""
+    limits: SessionLimits = NO_LIMITS
+    """What its sessions may do. A session keeps those with which it began."""
 
 
 class WeightedRuntime:

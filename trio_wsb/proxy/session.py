@@ -11,9 +11,11 @@ import trio
 from attrs import define
 
 from trio_wsb.balancing.backend import Backend
-from trio_wsb.proxy.causes import Cause
+from trio_wsb.proxy.causes import Cause, Side
 from trio_wsb.proxy.losses import Losses
+from trio_wsb.proxy.record import Observers, RequestRecord, tell
 from trio_wsb.proxy.relay import Relay
+from trio_wsb.proxy.relaying import RelayKind
 
 log = structlog.stdlib.get_logger("trio_wsb.session")
 
@@ -34,8 +36,34 @@ class Session:
     host: str
     path: str
     tries: int
+    relay_kind: RelayKind = "stream"
+    """Who moves its bytes."""
+    relay_reason: str = ""
+    """Why it is not the kernel."""
     id: int = 0
     opened_at: float = 0.0
+    ended_at: float | None = None
+    """Trio time; None while it is live."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from its opening to its end, or until now."""
+        return (trio.current_time() if self.ended_at is None else self.ended_at) - self.opened_at
+
+    @property
+    def cause(self) -> Cause:
+        """Why it ended; that nobody knows why is a fault of ours."""
+        return self.relay.cause or Cause.INTERNAL_ERROR
+
+    @property
+    def closed_by(self) -> Side | None:
+        """Who began its end, as far as it has."""
+        return self.relay.closed_by
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the first Close frame, None before there was one; 1005 for one without a code."""
+        return self.relay.close_code
 
 
 class SessionTable:
@@ -47,6 +75,8 @@ class SessionTable:
         self.opened_total = 0
         self.ended_total: Counter[Cause] = Counter()
         self.losses = Losses()
+        self.observers: Observers = ()
+        """Set by way of `Proxy.observers`."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -55,18 +85,29 @@ class SessionTable:
         """Iterate over the sessions that live now; some may end meanwhile."""
         return iter(tuple(self._sessions.values()))
 
+    def find(self, number: int) -> Session | None:
+        """Return the live session with this id."""
+        return self._sessions.get(number)
+
     def __contains__(self, session: Session) -> bool:
         return self._sessions.get(session.id) is session
 
-    async def run(self, session: Session) -> None:
-        """Count `session` as live, relay until it ends, and record why it did. Owns its channels."""
-        self._open(session)
+    async def run(self, session: Session, record: RequestRecord | None = None) -> None:
+        """Count `session` as live, relay until it ends, and record why it did. Owns its channels.
+
+        Args:
+          session: the session.
+          record: of the handshake that it came from, for the observers; not kept.
+
+        """
+        self._open(session, record or RequestRecord())
+        del record
         try:
             await session.relay.run()
         finally:
             self._close(session)
 
-    def _open(self, session: Session) -> None:
+    def _open(self, session: Session, record: RequestRecord) -> None:
         session.id = next(self._ids)
         self._sessions[session.id] = session
         self.opened_total += 1
@@ -81,20 +122,23 @@ class SessionTable:
             service=session.service,
             backend=str(session.backend.url),
             tries=session.tries,
+            relay=session.relay_kind,
         )
+        record.ended = session.opened_at
+        tell(self.observers, lambda observer: observer.session_opened(session, record))
 
     def _close(self, session: Session) -> None:
         relay = session.relay
-        cause = relay.cause or Cause.INTERNAL_ERROR
-        now = trio.current_time()
+        cause = session.cause
+        session.ended_at = now = trio.current_time()
         del self._sessions[session.id]
         self.ended_total[cause] += 1
         cooling = session.backend.session_ended(
             now, session.opened_at, backend_fault=cause is Cause.BACKEND_LOST
         )
-        if cause is Cause.BACKEND_LOST:
+        if cause in {Cause.BACKEND_LOST, Cause.BACKEND_PING_TIMEOUT}:
             self.losses.backend_lost(session.service, session.backend)
-        elif cause is Cause.CLIENT_LOST:
+        elif cause in {Cause.CLIENT_LOST, Cause.CLIENT_PING_TIMEOUT}:
             self.losses.client_lost(session.peer)
         if cooling:
             log.warning(
@@ -111,9 +155,11 @@ class SessionTable:
             backend=str(session.backend.url),
             cause=cause.value,
             closeCode=relay.close_code,
+            closedBy=relay.closed_by,
             duration=round(now - session.opened_at, 3),
             messagesIn=relay.up.scanner.messages,
             messagesOut=relay.down.scanner.messages,
             bytesIn=relay.up.scanner.bytes,
             bytesOut=relay.down.scanner.bytes,
         )
+        tell(self.observers, lambda observer: observer.session_ended(session))

@@ -86,11 +86,11 @@ class RateLimitStep:
     """rateLimit: a request short of a token waits a moment or is refused."""
 
     def __init__(self, limiter: RateLimiter, source: Source) -> None:
-        self._limiter = limiter
+        self.limiter = limiter
         self._source = source
 
     async def take(self, passage: Passage) -> Answer | None:
-        verdict = self._limiter.take(self._source.key(passage.request), trio.current_time())
+        verdict = self.limiter.take(self._source.key(passage.request), trio.current_time())
         if isinstance(verdict, Reject):
             return verdict.answer()
         if isinstance(verdict, Wait):
@@ -102,14 +102,14 @@ class InFlightStep:
     """inFlightReq: a session counts for its whole life."""
 
     def __init__(self, limiter: InFlightLimiter, source: Source) -> None:
-        self._limiter = limiter
+        self.limiter = limiter
         self._source = source
 
     async def take(self, passage: Passage) -> Answer | None:
         key = self._source.key(passage.request)
-        if not self._limiter.acquire(key):
-            return self._limiter.refusal()
-        passage.at_end(lambda: self._limiter.release(key))
+        if not self.limiter.acquire(key):
+            return self.limiter.refusal()
+        passage.at_end(lambda: self.limiter.release(key))
         return None
 
 
@@ -118,17 +118,17 @@ class BreakerStep:
 
     def __init__(self, name: str, breaker: CircuitBreaker) -> None:
         self._name = name
-        self._breaker = breaker
+        self.breaker = breaker
 
     async def take(self, passage: Passage) -> Answer | None:
         admitted = trio.current_time()
-        ticket = self._breaker.admit(admitted)
+        ticket = self.breaker.admit(admitted)
         if ticket is None:
-            return self._breaker.refusal()
+            return self.breaker.refusal()
 
         def record(outcome: Outcome) -> None:
             now = trio.current_time()
-            opened = self._breaker.record(
+            opened = self.breaker.record(
                 ticket, now, outcome.status, now - admitted, network_error=outcome.network_error
             )
             if opened:
@@ -150,6 +150,7 @@ class BasicAuthStep:
         credentials = auth.credentials(request)
         if credentials is None:
             return auth.refusal()
+        passage.record.username = credentials.user.decode("utf-8", "replace")
         if not auth.remembered(credentials, trio.current_time()):
             if self._places.statistics().tasks_waiting >= VERIFYING_QUEUED:
                 return Answer(503, "too many passwords to verify", (("Retry-After", "1"),))

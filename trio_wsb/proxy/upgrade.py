@@ -24,6 +24,7 @@ from trio_wsb.proxy.client import beside, to_client, watch_client
 from trio_wsb.proxy.mirroring import mirror_session
 from trio_wsb.proxy.plain import forward_response
 from trio_wsb.proxy.relay import Relay
+from trio_wsb.proxy.relaying import choose_relay
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
@@ -52,6 +53,7 @@ async def open_session(request: ProxiedRequest) -> Session | None:
         request.proxy.dial,
         request.service,
         request.client,
+        request.record,
         request.passage.retry,
         request.sticky,
         request.proxy.places,
@@ -66,6 +68,7 @@ async def open_session(request: ProxiedRequest) -> Session | None:
                     answer = await _ask(request, backend, upstream, reader)
                 finally:
                     tries.leave()
+                request.record.origin_answered(answer.status, answer.headers, trio.current_time())
                 if answer.status == 101:
                     return await _accept(request, backend, upstream, answer, reader, tries.count)
             except Silence:
@@ -102,7 +105,7 @@ async def _ask(
         upgrade=True,
         policy=request.entry.policy,
         peer=request.peer.address,
-        entry_scheme="http",
+        entry_scheme=request.peer.scheme,
         entry_port=request.entry.port,
         server_name=request.proxy.server_name,
         host=host_for(service, request.head, backend),
@@ -148,12 +151,16 @@ async def _accept(
     early, client = request.reader.take_rest(), request.channel
     if request.mirrors:
         client = mirror_session(request, answer, early)
+    relayed = choose_relay(
+        proxy.kernel.table, service.relay, client, upstream, service.limits, mirrored=bool(request.mirrors)
+    )
     relay = Relay(
-        client,
-        upstream,
+        relayed.client,
+        relayed.backend,
         scratch=proxy.scratch,
         write_timeout=service.write_timeout,
         watch=proxy.sweeper.watch,
+        limits=service.limits,
         client_early=early,
         backend_early=reader.take_rest(),
     )
@@ -164,8 +171,10 @@ async def _accept(
         router=request.router,
         entry_point=request.entry.name,
         client=request.client_text,
-        peer=str(request.peer.address or request.peer.text),
+        peer=request.peer.connected,
         host=head.host,
         path=head.path,
         tries=tries,
+        relay_kind=relayed.kind,
+        relay_reason=relayed.reason,
     )

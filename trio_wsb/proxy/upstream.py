@@ -17,6 +17,7 @@ from trio_wsb.net.sockets import SocketChannel, dial_tcp
 from trio_wsb.net.tls import handshake
 from trio_wsb.proxy.chain import RetryPolicy
 from trio_wsb.proxy.places import HandshakePlaces
+from trio_wsb.proxy.record import RequestRecord, Stage
 from trio_wsb.proxy.runtime import Dial, ServiceRuntime, TransportRuntime
 from trio_wsb.proxy.stickiness import Stickiness
 
@@ -39,7 +40,7 @@ async def dial(url: BackendURL, transport: TransportRuntime) -> ByteChannel:
     with trio.move_on_after(transport.dial_timeout or math.inf):
         sock = await dial_tcp(url.host, url.port)
         if transport.tls is not None and url.tls:
-            return await handshake(sock, transport.tls, transport.server_name or url.host)
+            return await handshake(sock, transport.tls, transport.server_name or transport.called(url).host)
         return SocketChannel(sock)
     raise DialError("timeout", "no connection in time")
 
@@ -60,6 +61,7 @@ class Tries:
         dial: Dial,
         service: ServiceRuntime,
         client: IPAddress | None,
+        record: RequestRecord,
         retry: RetryPolicy | None = None,
         sticky: Stickiness | None = None,
         places: HandshakePlaces | None = None,
@@ -70,6 +72,7 @@ class Tries:
           dial: connects to a backend.
           service: whom to choose from.
           client: the client's address, for the strategies that hash it.
+          record: where each try is written down.
           retry: what replaces `MAX_TRIES` tries without a pause; with it backends may be tried again when
             all have failed.
           sticky: the client's cookie, which says whom to try first.
@@ -80,6 +83,7 @@ class Tries:
         self._dial = dial
         self._service = service
         self._client = client
+        self._record = record
         self._limit = MAX_TRIES if retry is None else retry.attempts
         self._pauses = iter(()) if retry is None else retry.pauses()
         self._again = retry is not None
@@ -98,6 +102,8 @@ class Tries:
 
         """
         pool = self._service.pool
+        if not self.count:  # else it is noted where the last try failed
+            self._record.stage = Stage.CHOOSING
         while self.count < self._limit:
             if self.count and (pause := next(self._pauses, 0.0)):
                 await trio.sleep(pause)
@@ -110,8 +116,11 @@ class Tries:
             self.count += 1
             backend.begin_handshake()
             self._enter(backend)
+            self._record.begin_try(backend, trio.current_time())
             try:
-                return backend, await self._dial(backend.url, self._service.transport)
+                channel = await self._dial(backend.url, self._service.transport)
+                self._record.stage = Stage.HANDSHAKE
+                return backend, channel
             except DialError as error:
                 self.leave()
                 self.failed(backend, str(error))
@@ -188,7 +197,9 @@ def host_for(service: ServiceRuntime, head: RequestHead, backend: Backend) -> st
 
     A client of HTTP/1.0 may have sent none, and a backend wants one (RFC 9112 section 3.2).
     """
-    return None if service.pass_host_header and head.authority else backend.url.authority
+    if service.pass_host_header and head.authority:
+        return None
+    return service.transport.called(backend.url).authority
 
 
 class Silence(Error):

@@ -54,16 +54,14 @@ _TOGGLE: Final = 0x20
 
 
 def _steps(fragmented: bool) -> tuple[int, ...]:
-    """By the first byte of a header: its opcode and what it does; -1 for what is not legal here and for Close.
+    """By the first byte of a header: its opcode and what it does; -1 for what is not legal here and control frames.
 
     `_MESSAGE` says that the frame ends a message, `_TOGGLE` that it begins or ends a fragmented one.
     """
     steps = []
     for first in range(256):
         opcode, final = first & 0xF, first & _FIN
-        if opcode in {PING, PONG} and final:
-            step = opcode
-        elif opcode in ({CONTINUATION} if fragmented else {TEXT, BINARY}):
+        if opcode in ({CONTINUATION} if fragmented else {TEXT, BINARY}):
             # A data frame changes the state when it starts a fragmented message or ends one.
             step = opcode | (_MESSAGE if final else 0) | (_TOGGLE if bool(final) == fragmented else 0)
         else:
@@ -102,6 +100,7 @@ class ScannerState:
     payload_bytes: int
     messages: int
     opcodes: tuple[int, ...]
+    control_payload: int = 0
 
 
 class FrameScanner:
@@ -115,7 +114,8 @@ class FrameScanner:
 
     __slots__ = (
         "_first", "_fragmented", "_header", "_left", "_overhead", "_ready", "_sizes", "bytes",
-        "close_code", "closed", "lost", "masked", "messages", "opcodes", "payload_bytes", "violation",
+        "close_code", "closed", "control_payload", "lost", "masked", "messages", "opcodes", "payload_bytes",
+        "unanswered", "violation",
     )  # fmt: skip
 
     def __init__(self, masked: bool) -> None:
@@ -123,6 +123,12 @@ class FrameScanner:
         self.bytes = 0
         """Bytes on the wire, headers included."""
         self.payload_bytes = 0
+        self.control_payload = 0
+        """What control frames have of it, counted when their headers are complete."""
+        self.unanswered: bytearray | None = None
+        """Shared by the scanners of a session, if anybody asks: whether an end-to-end Ping waits for its answer.
+        The first is of the pings that went to the client, the second of those that went to the backend.
+        """
         self.messages = 0
         """Data messages, counted when their last frame ends."""
         self.opcodes = [0] * 16
@@ -150,9 +156,24 @@ class FrameScanner:
         return sum(self.opcodes)
 
     @property
+    def data_progress(self) -> int:
+        """A number that is higher than ever before whenever something of a data frame has passed, and only then.
+
+        It may fall back for as long as a control frame is incomplete.
+        """
+        opcodes = self.opcodes
+        data_payload = self.payload_bytes - self.control_payload
+        return data_payload + opcodes[CONTINUATION] + opcodes[TEXT] + opcodes[BINARY]
+
+    @property
     def at_boundary(self) -> bool:
         """Whether the stream stands between two frames."""
         return not (self._left or self._header or self.lost)
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether a message has begun that has more frames to come."""
+        return self._fragmented
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Scan the next chunk, of any size; nothing of it is kept but an incomplete header."""
@@ -171,6 +192,13 @@ class FrameScanner:
             self.payload_bytes += size
             return
         self._scan(data, size)
+
+    def whole_message(self, data: bytes | bytearray | memoryview) -> int:
+        """Return the payload's size if `data` is exactly one message in one frame, the next that is due; else -1."""
+        size = len(data)
+        if self._ready and size > 1 and self._sizes[data[1]] == size and _WHOLE_MESSAGE[data[0]]:
+            return size - self._overhead
+        return -1
 
     def feed_to_boundary(self, data: bytes | bytearray | memoryview) -> int:
         """Scan no further than the end of the current frame and return how many bytes that was.
@@ -201,6 +229,7 @@ class FrameScanner:
             payload_bytes=self.payload_bytes,
             messages=self.messages,
             opcodes=tuple(self.opcodes),
+            control_payload=self.control_payload,
         )
 
     @classmethod
@@ -219,8 +248,34 @@ class FrameScanner:
         scanner.payload_bytes = state.payload_bytes
         scanner.messages = state.messages
         scanner.opcodes = list(state.opcodes)
+        scanner.control_payload = state.control_payload
         scanner._ready = scanner.at_boundary and not (state.fragmented or state.closed)
         return scanner
+
+    # Another scanner that takes over for a while, such as the one in the kernel.
+
+    @property
+    def plain(self) -> bool:
+        """Whether another scanner can go on from here with `give` alone: no cut header, no Close, nothing illegal."""
+        return not (self._header or self.closed or self.lost or self.violation)
+
+    def give(self) -> tuple[int, int, bool]:
+        """Return what it needs: payload bytes left of the current frame, that frame's first byte, inside a fragmented message."""
+        return self._left, self._first, self._fragmented
+
+    def take(self, left: int, first: int, fragmented: bool) -> None:
+        """Go on where the other one, which met legal data, Ping and Pong frames alone, has stopped."""
+        self._left, self._first, self._fragmented = left, first, fragmented
+        self._ready = not (left or fragmented)
+
+    def count(self, wire: int, payload: int, messages: int, control: int, *frames: int) -> None:
+        """Add what the other one has counted; `frames` are those by opcode 0 to 2, Ping and Pong, `control` the payload of the last two."""
+        self.bytes += wire
+        self.payload_bytes += payload
+        self.messages += messages
+        self.control_payload += control
+        for opcode, number in zip((CONTINUATION, TEXT, BINARY, PING, PONG), frames, strict=True):
+            self.opcodes[opcode] += number
 
     def _scan(self, data: bytes | bytearray | memoryview, size: int) -> None:
         """Scan a chunk that `feed` could not decide; `self.bytes` has it already."""
@@ -270,7 +325,7 @@ class FrameScanner:
                     if wire == _MEDIUM:
                         length = data[pos + 2] << 8 | data[pos + 3]
                         wire = 2 + overhead + length
-                        if length < 126 or step & 0xF > BINARY:
+                        if length < 126:
                             break
                     if step < 0 or not wire or pos + wire > size:
                         break
@@ -333,6 +388,10 @@ class FrameScanner:
             self._close(mask_payload(code, bytes(data[end - 4 : end])) if second & _MASKED else code, length)
         if opcode >= CLOSE:
             self._judge_control(first, length)
+            self.control_payload += length
+            if self.unanswered is not None and opcode in {PING, PONG}:
+                # A Ping waits for its Pong, and a Pong answers the last Ping that went the other way.
+                self.unanswered[self.masked is (opcode == PING)] = opcode == PING
         else:
             self._judge_data(first)
         self.opcodes[opcode] += 1

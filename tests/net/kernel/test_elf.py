@@ -1,0 +1,70 @@
+"""The object file is read as if it were not ours."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_wsb.net.kernel import elf
+from trio_wsb.net.kernel.table import SECTION
+
+OBJECT = resources.files("trio_wsb.net.kernel").joinpath("relay.bpf.o").read_bytes()
+MAPS = {"slots": 11, "directions": 12, "sockets": 13, "notes": 14}
+
+
+def test_the_shipped_object() -> None:
+    program = elf.read_program(OBJECT, SECTION)
+    assert {name for _, name in program.maps} == set(MAPS)
+    assert [name for _, name in program.functions] == ["relay", "step"]
+    assert program.functions[0][0] == 0
+
+
+def test_descriptors_are_put_in() -> None:
+    program = elf.read_program(OBJECT, SECTION)
+    code = program.linked(MAPS)
+    for offset, name in program.maps:
+        assert code[offset + 1] >> 4 == 1
+        assert int.from_bytes(code[offset + 4 : offset + 8], "little") == MAPS[name]
+    changed = {offset + i for offset, _ in program.maps for i in (1, 4)}
+    assert all(code[i] == program.code[i] for i in range(len(code)) if i not in changed)
+
+
+def test_a_callback_is_a_distance() -> None:
+    program = elf.read_program(OBJECT, SECTION)
+    step = program.functions[1][0]
+    calls = [
+        index
+        for index in range(0, len(program.code), 8)
+        if program.code[index] == 0x18 and program.code[index + 1] >> 4 == 4
+    ]
+    assert len(calls) == 1
+    distance = int.from_bytes(program.code[calls[0] + 4 : calls[0] + 8], "little", signed=True)
+    assert calls[0] // 8 + distance + 1 == step
+
+
+def test_a_map_is_missing() -> None:
+    with pytest.raises(elf.BadObject, match="needs a map"):
+        elf.read_program(OBJECT, SECTION).linked({})
+
+
+def test_another_section() -> None:
+    with pytest.raises(elf.BadObject, match="no section"):
+        elf.read_program(OBJECT, "xdp")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n" * 20, OBJECT[:100], OBJECT[:700]])
+def test_no_object(data: bytes) -> None:
+    with pytest.raises(elf.BadObject):
+        elf.read_program(data, SECTION)
+
+
+@given(st.integers(0, len(OBJECT) - 1), st.binary(min_size=1, max_size=8), st.integers(0, len(OBJECT)))
+def test_anything_else_is_refused_or_read(at: int, data: bytes, size: int) -> None:
+    broken = (OBJECT[:at] + data + OBJECT[at + len(data) :])[:size]
+    try:
+        elf.read_program(broken, SECTION)
+    except elf.BadObject:
+        pass

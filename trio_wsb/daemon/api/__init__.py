@@ -1,0 +1,1 @@
+"""The API and the dashboard: read-only pages over the daemon's state."""

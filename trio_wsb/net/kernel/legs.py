@@ -1,0 +1,405 @@
+"""The two channels of a session whose bytes the kernel moves, and the hand-over between it and user space.
+
+To the relay a leg is a byte channel like any other. What is different is `carry`: instead of waiting for
+bytes it opens the way, and from then on the kernel sends them on, until something comes up that user space
+must decide. So user space is the slow path and the flow controller, and the rules of the byte
+channel are what keeps the order: whoever waits for reading has written everything that it has read.
+
+The invariants, each of which was seen to break something when it did not hold:
+
+- The way is opened only when nothing is in flight to us: `passed` is read first, and then all that TCP has
+  received must have been scanned. What comes in between moves `passed` on, and the way stays shut.
+- User space writes to a socket only after everything that the kernel has sent on to it is in its send queue:
+  what is acknowledged is read first, so that a racing acknowledgement makes the sum too small, never too large.
+- The same holds before a shutdown, and before the sockets leave the map.
+- After the way is shut by us a run of the program may still see it open; it holds the socket's lock, and so
+  does whoever asks for TCP_INFO, who therefore sees all that it did.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_wsb.net.channel import ByteChannel, Data
+from trio_wsb.net.sockets import check_open, set_reset_on_close
+
+if TYPE_CHECKING:
+    from trio_wsb.net.kernel.table import KernelTable
+    from trio_wsb.websocket.frames import FrameScanner
+
+NEVER: Final = (1 << 64) - 1
+"""A gate that no count of bytes reaches, and a limit that no message does."""
+
+_INFO_SIZE: Final = 136
+_ACKED_RECEIVED: Final = struct.Struct("=120xQQ")
+"""`tcpi_bytes_acked` and `tcpi_bytes_received` of struct tcp_info."""
+
+FLUSH_PAUSES: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
+"""Seconds between looks at what the kernel has still to write; the last one repeats."""
+
+FRUITLESS: Final = 4
+"""Openings in a row through which nothing went before the way stays shut for a while."""
+
+_MOST_SKIPPED: Final = 256
+"""Waits for which it may stay shut."""
+
+# Words of struct direction in relay.bpf.c.
+_PASSED, _REDIRECTED, _SEGMENTS, _NOTED, _GATE, _CREDIT, _THRESHOLD, _LIMIT = range(8)
+_LEFT, _MESSAGE, _PAYLOAD, _MESSAGES, _CONTROL, _FLAGS = 8, 9, 10, 11, 12, 18
+WORDS: Final = 32
+"""Words of 8 bytes in one direction."""
+
+
+def tcp_counts(sock: socket.socket) -> tuple[int, int]:
+    """Return the bytes that the peer has acknowledged and those that were received. Raises OSError."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+    acked, received = _ACKED_RECEIVED.unpack(info)
+    return acked, received
+
+
+def _queued(sock: socket.socket, request: int) -> int:
+    return int(struct.unpack("=i", fcntl.ioctl(sock.fileno(), request, b"\0\0\0\0"))[0])
+
+
+class Direction:
+    """One direction of a session in the kernel: everything that `source` receives goes to `sink`."""
+
+    __slots__ = (
+        "_credit", "_fruitless", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
+        "flushed", "forwarded", "is_open", "scanner", "sink", "slot", "source", "words",
+    )  # fmt: skip
+
+    def __init__(
+        self, slot: int, words: memoryview, source: socket.socket, sink: socket.socket, credit: int
+    ) -> None:
+        self.slot = slot
+        self.words = words
+        self.at = slot * WORDS
+        self.source = source
+        self.sink = sink
+        self._credit = credit  # bytes that may be under way in the kernel
+        self.scanner: FrameScanner | None = None
+        self.is_open = False
+        self.flushed = True  # known to be: everything that the kernel sent on is in the sink's queue
+        self.ended = False  # the source has sent its last byte, or broke
+        self.forwarded = 0  # bytes that user space wrote to the sink
+        self._offset = 0
+        self._seen: tuple[int, ...] = (0,) * 9
+        self._task: trio.lowlevel.Task | None = None
+        self._fruitless = 0
+        self._skip = 0
+        words[self.at : self.at + WORDS] = memoryview(bytes(8 * WORDS)).cast("Q")
+        words[self.at + _GATE] = NEVER
+        # Before the sockets enter the map: how much of the source was read, and how much was written to the sink.
+        while True:
+            received = tcp_counts(source)[1]
+            waiting = _queued(source, termios.FIONREAD)
+            if tcp_counts(source)[1] == received:
+                break
+        self._read_before = received - waiting
+        acked = tcp_counts(sink)[0]
+        self._sink_base = acked + _queued(sink, termios.TIOCOUTQ)
+
+    def follow(self, scanner: FrameScanner, early: int) -> None:
+        """Hand `scanner` over with the way from now on; it is fed with `early` bytes that were read before."""
+        self.scanner = scanner
+        self._offset = self._read_before - early
+
+    # The gate.
+
+    def open(self, limit: int) -> bool:
+        """Let the kernel send on messages of at most `limit` bytes, if nothing is under way to us; whether it does."""
+        scanner = self.scanner
+        if scanner is None or self.ended or not scanner.plain:
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        words, at = self.words, self.at
+        passed = words[at + _PASSED]
+        try:
+            received = tcp_counts(self.source)[1]
+            if received != self._offset + scanner.bytes:
+                return False
+            room = self._credit - self.outstanding()
+        except OSError:
+            return False  # reset; the next receive says so
+        if room < self._credit // 4:
+            return False
+        left, first, fragmented = scanner.give()
+        words[at + _LEFT] = left
+        words[at + _MESSAGE] = 0
+        words[at + _LIMIT] = limit
+        words[at + _FLAGS] = first | fragmented << 8 | (0x80 if scanner.masked else 0) << 16
+        self._grant(room)
+        self.flushed = False
+        self.is_open = True
+        words[at + _GATE] = passed
+        # A run that saw the gate shut moves `passed` on without a note, and may have begun before. It is over when
+        # this has had the lock.
+        try:
+            tcp_counts(self.source)
+        except OSError:
+            pass
+        if words[at + _PASSED] != passed:
+            self.shut()
+            return False
+        return True
+
+    def top_up(self) -> None:
+        """Give the open way more credit, as far as the sink's peer keeps up."""
+        if self.is_open:
+            try:
+                self._grant(self._credit - self.outstanding())
+            except OSError:
+                pass  # reset: the descriptor tells
+
+    def _grant(self, room: int) -> None:
+        words, at = self.words, self.at
+        credit = words[at + _REDIRECTED] + room
+        if credit > words[at + _CREDIT]:
+            words[at + _CREDIT] = credit
+            words[at + _THRESHOLD] = credit - self._credit // 2
+
+    @property
+    def message(self) -> int:
+        """How many payload bytes the message under way has, as far as the kernel has seen it."""
+        return int(self.words[self.at + _MESSAGE])
+
+    @property
+    def redirected(self) -> int:
+        """How many bytes the kernel has sent on."""
+        return int(self.words[self.at + _REDIRECTED])
+
+    def outstanding(self) -> int:
+        """Return how many bytes are in the kernel for the sink, not yet acknowledged by its peer. Raises OSError."""
+        sent = self.words[self.at + _REDIRECTED] + self.forwarded
+        return max(0, sent - self._written(tcp_counts(self.sink)[0]))
+
+    def _written(self, count: int) -> int:
+        return count - self._sink_base
+
+    def shut(self) -> None:
+        """Take the way back: from now on what comes waits for user space, and the scanner knows where it stands."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.words[self.at + _GATE] = NEVER
+        try:
+            tcp_counts(self.source)  # a run of the program that saw it open is over now
+        except OSError:
+            pass
+        before = self._seen[0]
+        self.merge()
+        assert self.scanner is not None
+        words, at = self.words, self.at
+        flags = words[at + _FLAGS]
+        self.scanner.take(words[at + _LEFT], flags & 0xFF, bool(flags >> 8 & 0xFF))
+        if self._seen[0] != before:
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
+            if self._fruitless >= FRUITLESS:
+                self._skip = min(1 << self._fruitless, _MOST_SKIPPED)
+
+    def lags(self) -> bool:
+        """Whether bytes have come that went nowhere: that lasts for microseconds, unless the kernel lost sight of them."""
+        if not self.is_open or self.ended or self.scanner is None:
+            return False
+        self.merge()
+        try:
+            return tcp_counts(self.source)[1] > self._offset + self.scanner.bytes
+        except OSError:
+            return False
+
+    def give_up(self) -> None:
+        """Never open the way again: user space does it from now on."""
+        self.ended = True
+        self.wake()
+
+    def merge(self) -> None:
+        """Bring the scanner's counters up to date."""
+        scanner = self.scanner
+        if scanner is None:
+            return
+        words, at = self.words, self.at
+        seen = (words[at + _REDIRECTED], *words[at + _PAYLOAD : at + _FLAGS])
+        if seen != self._seen:
+            scanner.count(*(new - old for new, old in zip(seen, self._seen, strict=True)))
+            self._seen = seen
+
+    def is_flushed(self) -> bool:
+        """Whether everything that the kernel sent on is in the sink's queue. True for a sink that broke."""
+        if not self.flushed:
+            try:
+                acked = tcp_counts(self.sink)[0]
+                written = self._written(acked + _queued(self.sink, termios.TIOCOUTQ))
+            except OSError:
+                written = 1 << 62
+            self.flushed = not self.is_open and written >= self.words[self.at + _REDIRECTED] + self.forwarded
+        return self.flushed
+
+    # Waiting.
+
+    async def wait(self) -> None:
+        """Wait until user space is wanted."""
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> None:
+        """End the wait, if there is one."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def noted(self) -> None:
+        """Do what a note from the program asks for."""
+        if self.is_open and self.words[self.at + _PASSED] == self.words[self.at + _GATE]:
+            self.top_up()
+        else:
+            self.wake()
+
+
+class KernelLeg(ByteChannel):
+    """One side of a session in the kernel: reads from one direction and writes to the other."""
+
+    __slots__ = ("_message", "_pair", "_reads", "_sock", "_writes", "recv_into")
+
+    can_half_close = True
+
+    if TYPE_CHECKING:
+        recv_into: Callable[..., int]
+
+    def __init__(self, pair: KernelPair, sock: socket.socket, reads: Direction, writes: Direction) -> None:
+        self._pair = pair
+        self._sock = sock
+        self._reads = reads
+        self._writes = writes
+        self._message = 0
+        self.recv_into = sock.recv_into
+
+    @property
+    def direction(self) -> Direction:
+        """What this leg receives."""
+        return self._reads
+
+    def follow(self, scanner: FrameScanner, early: int) -> None:
+        self._reads.follow(scanner, early)
+
+    def send(self, data: Data, /) -> int:
+        if not self._writes.flushed and not self._writes.is_flushed():
+            raise BlockingIOError
+        sent = self._sock.send(data)
+        self._writes.forwarded += sent
+        return sent
+
+    def wait_readable(self) -> Awaitable[None]:
+        check_open(self._sock)
+        return trio.lowlevel.wait_readable(self._sock)
+
+    async def carry(self, limit: int = 0) -> None:
+        check_open(self._sock)
+        reads = self._reads
+        if not reads.open(limit or NEVER):
+            self._message = 0
+            await trio.lowlevel.wait_readable(self._sock)
+            return
+        try:
+            await reads.wait()
+        finally:
+            reads.shut()
+            self._message = reads.message
+
+    async def wait_writable(self) -> None:
+        check_open(self._sock)
+        await flush(self._writes)
+        await trio.lowlevel.wait_writable(self._sock)
+
+    def reclaim(self) -> None:
+        self._reads.shut()
+        self._reads.wake()
+
+    def merge(self) -> None:
+        self._reads.merge()
+
+    @property
+    def carried_message(self) -> int:
+        return self._message
+
+    def shutdown(self) -> None:
+        self._pair.shutdown(self._sock, self._writes)
+
+    def close(self) -> None:
+        self._pair.close()
+
+    def abort(self) -> None:
+        set_reset_on_close(self._sock)
+        self._pair.close(flush=False)
+
+
+async def flush(direction: Direction) -> None:
+    """Wait until what the kernel sent on is in the sink's queue. The way must be shut."""
+    pauses = iter(FLUSH_PAUSES)
+    while not direction.is_flushed():  # noqa: ASYNC110 - nothing tells when the kernel has written it
+        await trio.sleep(next(pauses, FLUSH_PAUSES[-1]))
+
+
+class KernelPair:
+    """Both directions of one session, in the map from its creation to its end.
+
+    Resource handling: owns both sockets; they are closed after `close`, when what was sent on is flushed.
+    """
+
+    __slots__ = ("_closed", "_table", "down", "up")
+
+    def __init__(self, table: KernelTable, up: Direction, down: Direction) -> None:
+        self._table = table
+        self._closed = False
+        self.up = up
+        self.down = down
+
+    def legs(self) -> tuple[KernelLeg, KernelLeg]:
+        """Return the client's and the backend's side."""
+        return (
+            KernelLeg(self, self.up.source, self.up, self.down),
+            KernelLeg(self, self.down.source, self.down, self.up),
+        )
+
+    def shutdown(self, sock: socket.socket, writes: Direction) -> None:
+        """End the direction towards `sock` when what was sent on is in its queue."""
+        writes.shut()
+        writes.wake()
+        if writes.is_flushed():
+            end_sending(sock)
+        else:
+            self._table.later(writes)
+
+    def close(self, *, flush: bool = True) -> None:
+        """Shut both ways; close the sockets, now or when what was sent on is flushed."""
+        if self._closed:
+            return
+        self._closed = True
+        for direction in (self.up, self.down):
+            direction.shut()
+            direction.wake()
+        self._table.leave(self, flush=flush)
+
+
+def end_sending(sock: socket.socket) -> None:
+    """Send the end of our direction. Errors are swallowed: the peer may be gone."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass

@@ -1,0 +1,1 @@
+"""Sources of configuration that change while the daemon runs, and who notices that they do."""

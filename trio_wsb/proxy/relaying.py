@@ -1,0 +1,109 @@
+"""Which relay moves a session's bytes: the kernel where it may and can, else the one in user space."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import structlog
+from attrs import frozen
+
+from trio_wsb.net.channel import ByteChannel
+from trio_wsb.net.kernel.table import KernelTable
+from trio_wsb.net.sockets import SocketChannel
+from trio_wsb.proxy.guard import SessionLimits
+
+log = structlog.stdlib.get_logger("trio_wsb.relay")
+
+RelayKind: TypeAlias = Literal["kernel", "stream"]
+RelayMode: TypeAlias = Literal["auto", "kernel", "stream"]
+
+CONFIGURED: Final = "configured"
+UNAVAILABLE: Final = "not available"
+NOT_TCP: Final = "not plain TCP"
+MIRRORED: Final = "mirrored"
+RATES: Final = "rate limits"
+FULL: Final = "table full"
+REFUSED: Final = "refused by the kernel"
+
+
+@frozen
+class KernelState:
+    """Whether there is a relay in the kernel; `reason` says why there is none."""
+
+    table: KernelTable | None = None
+    reason: str = CONFIGURED
+
+
+@frozen
+class Relayed:
+    """The channels of a session and who moves its bytes; `reason` says why it is not the kernel."""
+
+    client: ByteChannel
+    backend: ByteChannel
+    kind: RelayKind = "stream"
+    reason: str = ""
+
+
+def choose_relay(
+    table: KernelTable | None,
+    mode: RelayMode,
+    client: ByteChannel,
+    backend: ByteChannel,
+    limits: SessionLimits,
+    *,
+    mirrored: bool,
+) -> Relayed:
+    """Return the channels to relay over: those given, or others that own their sockets from then on.
+
+    Everything that was read from them must have been written, but for what the relay is given as early bytes.
+
+    Args:
+      table: the sessions in the kernel, None if there can be none.
+      mode: what the configuration says of the service.
+      client: the client's channel.
+      backend: the backend's channel.
+      limits: what the session may do; the kernel keeps all but rates.
+      mirrored: whether the client's bytes are copied.
+
+    """
+    reason = _against(table, mode, client, backend, limits, mirrored=mirrored)
+    if reason:
+        return Relayed(client, backend, reason=reason)
+    assert table is not None
+    assert isinstance(client, SocketChannel)
+    assert isinstance(backend, SocketChannel)
+    try:
+        legs = table.enter(client.socket, backend.socket)
+    except OSError as error:
+        # One of the two has gone already, most of the time; the relay says so.
+        log.debug("session not in the kernel", reason=(error.strerror or "failed").lower())
+        return Relayed(client, backend, reason=REFUSED)
+    if legs is None:
+        return Relayed(client, backend, reason=FULL)
+    client.disown()
+    backend.disown()
+    return Relayed(*legs, kind="kernel")
+
+
+def _against(
+    table: KernelTable | None,
+    mode: RelayMode,
+    client: ByteChannel,
+    backend: ByteChannel,
+    limits: SessionLimits,
+    *,
+    mirrored: bool,
+) -> str:
+    """Return what speaks against the kernel, "" for nothing."""
+    if mode == "stream":
+        return CONFIGURED
+    if table is None:
+        return UNAVAILABLE
+    if mirrored:
+        return MIRRORED
+    if limits.message_rate or limits.byte_rate:
+        return RATES
+    for channel in (client, backend):
+        if not (isinstance(channel, SocketChannel) and channel.is_tcp):
+            return NOT_TCP
+    return ""
