@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+CLANG  ?= clang-14
+KERNEL := trio_wsb/net/kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage bench install uninstall clean
+.PHONY: help demo test check format coverage bench bpf install uninstall clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +45,11 @@ coverage: $(STAMP) ## the tests with branch coverage, the daemon's own processes
 
 bench: $(STAMP) ## measure beside nginx (needs nginx and a C compiler; what is missing is named)
 	$(BIN)/python -m bench $(ARGS)
+
+bpf: $(KERNEL)/relay.bpf.o ## build the kernel relay's program (clang-14 and libbpf-dev of Debian 12; the result is shipped)
+
+$(KERNEL)/relay.bpf.o: $(KERNEL)/relay.bpf.c
+	$(CLANG) -O2 -g0 -Wall -Werror -mcpu=v3 -target bpf -I/usr/include/$(shell uname -m)-linux-gnu -c $< -o $@
 
 install: ## install as a service below /opt and /etc (as root; DESTDIR=... for another root)
 	@systemd/install.sh install $(PYTHON)

@@ -23,7 +23,18 @@ import trio
 import yaml
 from trio_websocket import WebSocketConnection, connect_websocket_url
 
-TOP_LEVEL = ("http", "ping", "log", "entryPoints", "control", "accessLog", "metrics", "providers", "api")
+TOP_LEVEL = (
+    "kernelRelay",
+    "http",
+    "ping",
+    "log",
+    "entryPoints",
+    "control",
+    "accessLog",
+    "metrics",
+    "providers",
+    "api",
+)
 
 PATIENCE = 30.0
 """Seconds after which what should have happened by now will not; generous, for busy machines."""
@@ -190,9 +201,12 @@ async def backends(count: int, *options: Sequence[str]) -> AsyncIterator[list[Ba
 
 @asynccontextmanager
 async def daemon(
-    tmp_path: Path, pods: Sequence[str], *, port: int | None = None, **changes: Any
+    tmp_path: Path, pods: Sequence[str], *, port: int | None = None, under: Sequence[str] = (), **changes: Any
 ) -> AsyncIterator[Daemon]:
-    """Run the daemon over `pods`; `changes` are keys of the `wsbalancer` block or, by their name, of the file."""
+    """Run the daemon over `pods`; `changes` are keys of the `wsbalancer` block or, by their name, of the file.
+
+    `under` is a command line that runs the daemon's, which is put behind it.
+    """
     port = port or free_port()
     top: dict[str, Any] = {key: changes.pop(key) for key in TOP_LEVEL if key in changes}
     document: dict[str, Any] = {
@@ -206,7 +220,8 @@ async def daemon(
         del document["wsbalancer"]
     path = tmp_path / "trio-wsb.yaml"
     path.write_text(yaml.safe_dump(document))
-    async with Running.start("run", "--config", str(path)) as running:
+    command = [*under, sys.executable, "-m", "trio_wsb", "run", "--config", str(path)]
+    async with Running.program(*command) as running:
         started = Daemon(running, path, document, port)
         await started.logged("started")
         yield started

@@ -135,7 +135,7 @@ async def test_the_others_run(tmp_path: Path) -> None:
                     "health": {"rule": "Path(`/health`)", "service": "ping@internal"},
                     "admin": {"rule": "Path(`/admin`)", "service": "chat", "middlewares": ["auth"]},
                     "typo": {"rule": "Pth(`/`)", "service": "chat"},
-                    "dashboard": {"rule": "Path(`/dashboard`)", "service": "api@internal"},
+                    "dashboard": {"rule": "Path(`/dashboard`)", "service": "rest@internal"},
                 },
             },
         ) as running,

@@ -10,6 +10,7 @@ import pytest
 from tests.config.helpers import config
 from tests.daemon.state import World, make_world
 from trio_wsb.background.probe import HealthTarget
+from trio_wsb.balancing.discovery import NameTable
 from trio_wsb.balancing.health import Question
 from trio_wsb.balancing.passive import PassivePolicy
 from trio_wsb.balancing.sticky import sticky_value
@@ -116,7 +117,7 @@ http:
 
 def test_what_is_checked() -> None:
     http = config(CHECKED).http
-    (target,) = health_targets(http, lambda _: None)
+    (target,) = health_targets(http, lambda _: None, NameTable())
     question = Question("/h", mode="websocket", port=81, headers=(("X-One", "1"),))
     url = target.url
     assert target == HealthTarget(url, question, 10.0, 10.0, 5.0, rise=3, fall=2)
@@ -124,7 +125,7 @@ def test_what_is_checked() -> None:
 
 
 def test_the_stricter_passive_policy_counts() -> None:
-    policies = passive_policies(config(CHECKED).http)
+    policies = passive_policies(config(CHECKED).http, NameTable())
     assert {url.host: policy for url, policy in policies.items()} == {
         "10.0.0.1": PassivePolicy(3, 60.0),
         "10.0.0.2": PassivePolicy(3, 60.0),

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, daemon
+from tests.net.kernel.stage import needs_kernel
 
 pytestmark = pytest.mark.daemon
 
@@ -29,7 +30,7 @@ LIMITS: dict[str, dict[str, Any]] = {
 }
 
 
-def document(good: Backend, hung: Backend, **changed: dict[str, Any]) -> dict[str, Any]:
+def document(good: Backend, hung: Backend, relay: str = "auto", **changed: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with a service for each kind of limit, under a path of that name."""
     return {
         "routers": {name: {"rule": f"Path(`/{name}`)", "service": name} for name in LIMITS},
@@ -38,6 +39,7 @@ def document(good: Backend, hung: Backend, **changed: dict[str, Any]) -> dict[st
                 "loadBalancer": {
                     "servers": [{"url": (hung if name == "hung" else good).url}],
                     "session": session,
+                    "relay": relay,
                 }
             }
             for name, session in (LIMITS | changed).items()
@@ -135,8 +137,12 @@ def wait_for(lines: Callable[[], list[dict[str, Any]]], service: str) -> dict[st
     return next(found())
 
 
-async def test_every_limit_as_both_sides_see_it(tmp_path: Path) -> None:
-    async with backends(2) as (good, stopped), daemon(tmp_path, [], http=document(good, stopped)) as running:
+@pytest.mark.parametrize("relay", ["stream", pytest.param("kernel", marks=needs_kernel)])
+async def test_every_limit_as_both_sides_see_it(tmp_path: Path, relay: str) -> None:
+    async with (
+        backends(2) as (good, stopped),
+        daemon(tmp_path, [], http=document(good, stopped, relay)) as running,
+    ):
         running.document["test"] = stopped.running.signal
         try:
             async with trio.open_nursery() as nursery:
@@ -155,6 +161,8 @@ async def test_every_limit_as_both_sides_see_it(tmp_path: Path) -> None:
         ):
             line = await running.logged("session ended", service=service, cause=cause)
             assert line["closeCode"] == code
+        used = {line["service"]: line["relay"] for line in running.log("session opened")}
+        assert used == dict.fromkeys(used, relay) | {"slow": "stream"}
         messages = {line["service"]: line["messagesIn"] for line in running.log("session ended")}
         assert (messages["idle"], messages["old"], messages["small"], messages["slow"]) == (1, 0, 1, 21)
 

@@ -199,6 +199,8 @@ async def test_a_session_has_the_names_of_its_log_lines(world: World) -> None:
             "host": "chat.example",
             "path": "/chat",
             "tries": 1,
+            "relay": "stream",
+            "relayReason": "",
             "duration": 2.0,
             "messagesIn": 1,
             "messagesOut": 0,

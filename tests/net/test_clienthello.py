@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trio_wsb.net.clienthello import (
     ILLEGAL_PARAMETER,
     MAX_HELLO,
+    MAX_RECORDS,
     ClientHello,
     ClientHelloError,
     Incomplete,
@@ -119,6 +120,7 @@ def test_names_are_normalised() -> None:
         (records(hello((16, b"\0\x02\x05h"))), "cut short"),
         (records(hello(server_name(b"a")), 4)[:9] + b"\x17\x03\x03\x00\x01x", "record"),
         (b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfd", "too large"),
+        (records(b"\x01" + vector(3, bytes(MAX_RECORDS)), 1), "too many records"),
     ],
 )
 def test_what_cannot_be_answered(data: bytes, reason: str) -> None:
@@ -166,6 +168,15 @@ def test_names_go_through_whatever_the_records(name: str, size: int) -> None:
     found = parse_client_hello(records(message, size))
     assert isinstance(found, ClientHello)
     assert found.server_name == name
+
+
+def test_looking_again_at_what_drips_in_is_bounded() -> None:
+    whole = records(b"\x01" + vector(3, bytes(8000)), 1)
+    looks = size = 0
+    with pytest.raises(ClientHelloError, match="too many records"):
+        while isinstance(found := parse_client_hello(whole[:size]), Incomplete):
+            size, looks = found.needed, looks + 1
+    assert looks <= 2 * MAX_RECORDS + 1
 
 
 def test_an_alert_is_a_whole_record() -> None:

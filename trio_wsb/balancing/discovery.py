@@ -161,7 +161,9 @@ class NameEntry:
         known.due = now + min(max(answer.ttl, policy.min_ttl), policy.max_ttl)
         if answer.records:
             known.negative_since = None
-            known.seen = {key: each for key, each in known.seen.items() if now - each[1] < policy.remove_after}
+            known.seen = {
+                key: each for key, each in known.seen.items() if now - each[1] < policy.remove_after
+            }
             known.seen |= {_key(record): (record, now) for record in answer.records}
             return
         if known.negative_since is None:

@@ -21,6 +21,7 @@ from trio_wsb.background.counts import CountTarget
 from trio_wsb.background.probe import HealthTarget
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.discovery import Name, NameTable
 from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.balancing.passive import PassivePolicy
@@ -33,6 +34,7 @@ from trio_wsb.config.offered import ADMIN as ADMIN  # noqa: PLC0414 - part of th
 from trio_wsb.config.services import LoadBalancer
 from trio_wsb.config.sources import FileState
 from trio_wsb.config.sources import Loaded as Sources
+from trio_wsb.daemon.discovery import names_in
 from trio_wsb.daemon.entrypoints import entry_points
 from trio_wsb.daemon.middlewares import Loaded, MadeStep, StepFactory, load_files
 from trio_wsb.daemon.services import (
@@ -87,6 +89,11 @@ class Prepared:
     def files(self) -> tuple[FileState, ...]:
         """The dynamic files, in the order in which they count."""
         return () if self.loaded is None else self.loaded.files
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """The names to resolve."""
+        return tuple(names_in(balancers_of(self.config.http).values()))
 
     @property
     def addresses(self) -> dict[str, ListenAddress]:
@@ -254,10 +261,12 @@ class Builder:
         health: HealthTable,
         rng: random.Random,
         drains: DrainTable | None = None,
+        names: NameTable | None = None,
     ) -> None:
+        self._names = NameTable() if names is None else names
         self._backends = backends
         self._internal = {PING: InternalService(PING, ping)}
-        self._services = ServiceBuilder(backends, counts, health, rng, drains)
+        self._services = ServiceBuilder(backends, counts, health, rng, drains, self._names)
         self._steps = StepFactory(rng)
 
     def serve_internal(self, handlers: Mapping[str, Handler]) -> None:
@@ -276,9 +285,9 @@ class Builder:
         runtime = Runtime(by_name, services, parents, config.balancer_metric_path)
         return Built(
             runtime,
-            tuple(count_targets(config.http, prepared.tls_context)),
-            tuple(health_targets(config.http, prepared.tls_context)),
-            passive_policies(config.http),
+            tuple(count_targets(config.http, prepared.tls_context, self._names)),
+            tuple(health_targets(config.http, prepared.tls_context, self._names)),
+            passive_policies(config.http, self._names),
             tuple(self._steps.made(config)),
         )
 

@@ -78,6 +78,10 @@ def _nothing() -> None:
     pass
 
 
+async def _at_once(_: Prepared) -> None:
+    pass
+
+
 class Reloader:
     """Reloads the file when asked to, one reload at a time."""
 
@@ -89,6 +93,7 @@ class Reloader:
         begins: Callable[[], None] = _nothing,
         ends: Callable[[], None] = _nothing,
         followed: Callable[[ReloadOutcome], None] = lambda _: None,
+        learn: Callable[[Prepared], Awaitable[None]] = _at_once,
     ) -> None:
         """Prepare to reload.
 
@@ -97,6 +102,7 @@ class Reloader:
           apply: puts a configuration to work; raises ConfigurationError and changes nothing if it cannot.
           begins: called before each reload that somebody asked for; must not raise.
           ends: called after it, when `last` has what came of it and nobody who waits for it knows; must not raise.
+          learn: waits for what a configuration needs to know before it is put to work, for a moment at most; must not raise.
           followed: called with what came of it when dynamic files alone have changed; must not raise.
 
         """
@@ -105,6 +111,7 @@ class Reloader:
         self._begins = begins
         self._ends = ends
         self._followed = followed
+        self._learn = learn
         self._next = _Round()
         self._first: Prepared | None = None
         self.current: Prepared | None = None
@@ -183,6 +190,7 @@ class Reloader:
             if prepared is None:
                 return None
             warnings = (*prepared.warnings, *_needs_restart(self._first, prepared))
+            await self._learn(prepared)
             self._apply(prepared)
             self._take(prepared)
             disabled = prepared.disabled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from random import Random
 
@@ -12,6 +12,7 @@ from trio_wsb.background.counts import CountTarget
 from trio_wsb.background.probe import HealthTarget
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.discovery import NameTable
 from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable, Question
 from trio_wsb.balancing.moving import DrainPolicy, Moving, RebalancePolicy
@@ -25,12 +26,12 @@ from trio_wsb.config.services import (
     HealthCheck,
     LoadBalancer,
     Mirroring,
-    Server,
     Sticky,
     Weighted,
 )
 from trio_wsb.config.servicetree import comes_back
 from trio_wsb.config.session import Session
+from trio_wsb.daemon.discovery import Place, missing, places_of
 from trio_wsb.http.cookies import StickyCookie
 from trio_wsb.proxy.guard import NO_LIMITS, SessionLimits
 from trio_wsb.proxy.services import (
@@ -78,7 +79,9 @@ class ServiceBuilder:
         health: HealthTable,
         rng: Random,
         drains: DrainTable | None = None,
+        names: NameTable | None = None,
     ) -> None:
+        self._names = NameTable() if names is None else names
         self._backends = backends
         self._drains = DrainTable() if drains is None else drains
         self._counts = counts
@@ -136,17 +139,20 @@ class ServiceBuilder:
                 raise AssertionError(f"{name} is no service")
 
     def _balancer(self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf) -> ServiceRuntime:
-        made_of = (balancer, transport_of(http, balancer), tls(balancer))
+        places = places_of(balancer, self._names)
+        made_of = (balancer, transport_of(http, balancer), tls(balancer), places)
         known = self._balancers.get(name)
         if known is None or known[0] != made_of:
-            known = made_of, self._new_balancer(http, name, balancer, tls)
+            known = made_of, self._new_balancer(http, name, balancer, tls, places)
             self._balancers[name] = known
         return known[1]
 
-    def _new_balancer(self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf) -> ServiceRuntime:
+    def _new_balancer(
+        self, http: HTTP, name: str, balancer: LoadBalancer, tls: TLSOf, places: Sequence[Place]
+    ) -> ServiceRuntime:
         count, check = balancer.connection_count, balancer.health_check
         pool = self._pools[name] = Pool(
-            [self._member(server) for server in balancer.servers],
+            [self._member(place) for place in places],
             balancer.strategy,
             counts=self._counts,
             count=None if count is None else (count.path, count.field_name),
@@ -156,6 +162,7 @@ class ServiceBuilder:
             slow_start=balancer.slow_start,
             drains=self._drains,
             service=name,
+            missing=lambda: missing(balancer, self._names),
         )
         transport = transport_of(http, balancer)
         return ServiceRuntime(
@@ -166,6 +173,7 @@ class ServiceBuilder:
                 response_header_timeout=transport.forwarding_timeouts.response_header_timeout,
                 tls=tls(balancer),
                 server_name=transport.server_name,
+                names={place.url: place.name for place in places if place.name is not None},
             ),
             pass_host_header=balancer.pass_host_header,
             write_timeout=balancer.session.write_timeout,
@@ -176,40 +184,43 @@ class ServiceBuilder:
             limits=_limits(balancer.session),
         )
 
-    def _member(self, server: Server) -> Member:
-        url = server.url
+    def _member(self, place: Place) -> Member:
+        url = place.url
         return Member(
             self._backends.get(url),
-            server.weight,
-            server.max_connections,
+            place.weight,
+            place.max_connections,
             sticky_value(url.written or str(url)),
-            server.max_pending,
+            place.max_pending,
+            place.rank,
+            "" if place.name is None else place.name.host,
         )
 
 
-def count_targets(http: HTTP, tls: TLSOf) -> list[CountTarget]:
+def count_targets(http: HTTP, tls: TLSOf, names: NameTable) -> list[CountTarget]:
     """Return the reports to ask for."""
     return [
         CountTarget(
-            url=server.url,
+            url=place.url,
             path=count.path,
             field=count.field_name,
             interval=count.interval,
             timeout=count.timeout,
-            ssl_context=tls(balancer) if server.url.tls else None,
-            server_name=transport_of(http, balancer).server_name,
+            ssl_context=tls(balancer) if place.url.tls else None,
+            server_name=_server_name(http, balancer, place),
+            host=_host(place),
         )
         for balancer in balancers_of(http).values()
         if (count := balancer.connection_count) is not None
-        for server in balancer.servers
+        for place in places_of(balancer, names)
     ]
 
 
-def health_targets(http: HTTP, tls: TLSOf) -> list[HealthTarget]:
+def health_targets(http: HTTP, tls: TLSOf, names: NameTable) -> list[HealthTarget]:
     """Return the servers to check."""
     return [
         HealthTarget(
-            url=server.url,
+            url=place.url,
             question=_question(check),
             interval=check.interval,
             unhealthy_interval=check.unhealthy_interval or check.interval,
@@ -217,23 +228,34 @@ def health_targets(http: HTTP, tls: TLSOf) -> list[HealthTarget]:
             rise=check.rise,
             fall=check.fall,
             ssl_context=tls(balancer),
-            server_name=transport_of(http, balancer).server_name,
+            server_name=_server_name(http, balancer, place),
+            host=_host(place),
         )
         for balancer in balancers_of(http).values()
         if (check := balancer.health_check) is not None
-        for server in balancer.servers
+        for place in places_of(balancer, names)
     ]
 
 
-def passive_policies(http: HTTP) -> Mapping[BackendURL, PassivePolicy]:
+def _server_name(http: HTTP, balancer: LoadBalancer, place: Place) -> str | None:
+    """Return the name to expect in the certificate, None for the host in the URL."""
+    given = transport_of(http, balancer).server_name
+    return place.name.host if given is None and place.name is not None else given
+
+
+def _host(place: Place) -> str | None:
+    return None if place.name is None else place.name.authority
+
+
+def passive_policies(http: HTTP, names: NameTable) -> Mapping[BackendURL, PassivePolicy]:
     """Return the policy for each server: of several the one that passes it over after the fewest failures."""
     policies: dict[BackendURL, PassivePolicy] = {}
     for balancer in balancers_of(http).values():
         given = balancer.passive_health_check
         policy = PassivePolicy(given.max_failed_attempts, given.failure_window)
-        for server in balancer.servers:
-            known = policies.get(server.url, policy)
-            policies[server.url] = min(known, policy, key=lambda each: each.failures or inf)
+        for place in places_of(balancer, names):
+            known = policies.get(place.url, policy)
+            policies[place.url] = min(known, policy, key=lambda each: each.failures or inf)
     return policies
 
 

@@ -25,6 +25,7 @@ from trio_wsb.background.counts import CountRefresher
 from trio_wsb.background.health import HealthChecker
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.discovery import NameTable
 from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.config.load import watched_place
@@ -34,9 +35,10 @@ from trio_wsb.daemon.activation import InheritedSocket
 from trio_wsb.daemon.announce import log_start, record_reload, record_start, status_line
 from trio_wsb.daemon.api.pages import APIPages
 from trio_wsb.daemon.arrival import arrive
-from trio_wsb.daemon.build import Builder, Prepared
+from trio_wsb.daemon.build import Builder, Built, Prepared
 from trio_wsb.daemon.control import ControlServer
 from trio_wsb.daemon.controlsocket import open_control_socket
+from trio_wsb.daemon.following import NameFollower
 from trio_wsb.daemon.garbage import collect_garbage
 from trio_wsb.daemon.internal import InternalPages
 from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay
@@ -103,7 +105,9 @@ class Supervisor:
         self._health = HealthTable()
         self._checker = HealthChecker(self._health, rng=rng)
         drains = DrainTable()
-        self._builder = Builder(self._backends, self._counts, self._health, rng, drains)
+        self._names = NameTable()
+        self._follower = NameFollower(self._names, rng, self._rebuild)
+        self._builder = Builder(self._backends, self._counts, self._health, rng, drains, self._names)
         self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname(), wall_clock=time.time)
         self._mover = Mover(self._proxy, self._backends, drains, rng, self._events)
         self._notifier = notifier or Notifier()
@@ -114,6 +118,7 @@ class Supervisor:
             begins=self._notifier.reloading,
             ends=self._reload_ended,
             followed=lambda outcome: record_reload(self._events, outcome),
+            learn=self._follower.learn,
         )
         self._watcher = FileWatcher(self._reloader.files_changed)
         self._connections: trio.Nursery | None = None
@@ -145,6 +150,7 @@ class Supervisor:
             kernel = self._proxy.kernel = await start_kernel_relay(first.config.kernel_relay, background)
             await background.start(self._access_log.run)
             background.start_soon(self._proxy.sweeper.run)
+            background.start_soon(self._follower.run)
             background.start_soon(self._refresher.run)
             background.start_soon(self._checker.run)
             background.start_soon(self._proxy.mirrors.run)
@@ -152,6 +158,7 @@ class Supervisor:
             background.start_soon(self._api.feed.run)
             background.start_soon(self._mover.run)
             background.start_soon(self._watcher.run)
+            await self._follower.learn(first)
             with self._cut:
                 async with trio.open_nursery() as self._connections:
                     async with trio.open_nursery() as self._accepting:
@@ -202,17 +209,27 @@ class Supervisor:
         built = self._builder.build(prepared)
         self._access_log.configure(config.access_log)
         self._proxy.observers = (*self._observers, *self._access_log.observers)
+        self._put_in_force(built, prepared)
+        self._listeners.apply(prepared.addresses, fresh, self._accepting)
+        self._watcher.configure(watched_place(config, self._reloader.path))
+        self._follower.configure(prepared)
+        for name in set(self._full) - set(built.runtime.entry_points):
+            self._full.discard(name)
+
+    def _put_in_force(self, built: Built, prepared: Prepared) -> None:
         before = self._proxy.runtime.services
         self._proxy.swap(built.runtime)  # the swap: connections see all of the old one or all of this one
-        self._listeners.apply(prepared.addresses, fresh, self._accepting)
         self._refresher.configure(built.count_targets)
         self._checker.configure(built.health_targets)
         self._builder.install(built)
-        self._watcher.configure(watched_place(config, self._reloader.path))
-        self._metrics.configure(config, built.steps)
+        self._metrics.configure(prepared.config, built.steps)
         self._mover.configuration_changed(before, built.runtime.services)
-        for name in set(self._full) - set(built.runtime.entry_points):
-            self._full.discard(name)
+
+    def _rebuild(self) -> None:
+        """Build what is in force anew, since the names of servers stand for something else."""
+        current = self._reloader.current
+        if current is not None and not self._stop.is_set():
+            self._put_in_force(self._builder.build(current), current)
 
     def _reload_ended(self) -> None:
         record_reload(self._events, self._reloader.last)
@@ -228,6 +245,7 @@ class Supervisor:
             Moment(trio.current_time(), time.time()),
             self._events,
             mover=self._mover,
+            names=self._names,
         )
         self._metrics = Metrics(state)
         self._api = APIPages(state)

@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from trio_wsb import __version__
 from trio_wsb.balancing.backend import Backend, BackendTable
+from trio_wsb.balancing.discovery import NameTable
 from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config, Router
@@ -53,6 +54,8 @@ class DaemonState:
     """Gives names of entry points and the addresses that they really listen on."""
     started: Moment
     events: EventLog = field(factory=EventLog)
+    names: NameTable = field(factory=NameTable)
+    """What the names of servers stand for."""
     mover: Mover = field()
     """Drains and rebalances."""
 

@@ -15,6 +15,10 @@ from attrs import frozen
 MAX_HELLO: Final = 16 * 1024
 """Bytes of a ClientHello with the records that carry it. Browsers send 500 to 2,000."""
 
+MAX_RECORDS: Final = 128
+"""Records that may carry it. Clients send one; those that hide its name from a censor a few. Each byte that drips in may
+make us look again at all that are there, which with records of one byte each would cost seconds of processor time."""
+
 HANDSHAKE: Final = 0x16
 """The first byte of a record that carries a handshake message (RFC 8446 section 5.1)."""
 
@@ -76,8 +80,11 @@ def parse_client_hello(data: bytes | memoryview) -> ClientHello | Incomplete | N
     if data[0] != HANDSHAKE:
         return None
     message = bytearray()
-    at = 0
+    at = count = 0
     while True:
+        count += 1
+        if count > MAX_RECORDS:
+            raise ClientHelloError("a ClientHello in too many records")
         if len(data) < at + _RECORD_HEADER:
             return _more(at + _RECORD_HEADER)
         # The major version is 3 in every version there is; a record of another type cannot stand in between.

@@ -27,7 +27,6 @@ _ONE_SERVER: Final = 2.0
 """Seconds after which the next name server is asked."""
 
 
-
 class LookupFailed(Error):
     """There is no answer; `reason` says why in a few words, the same for the same cause."""
 
@@ -68,7 +67,8 @@ class DNSLookup:
             with trio.fail_after(self._timeout):
                 return await self._ask(query)
         except dns.resolver.NXDOMAIN as error:
-            ttl = min((_negative_ttl(each) for each in error.responses().values()), default=0.0)
+            responses = error.kwargs.get("responses") or {}
+            ttl = min(map(_negative_ttl, responses.values()), default=0.0)
             return Answer((), ttl, "the name does not exist")
         except dns.resolver.NoNameservers as error:
             raise LookupFailed(_why(error)) from error
@@ -83,6 +83,7 @@ class DNSLookup:
 
     async def _ask(self, query: Query) -> Answer:
         import dns.asyncbackend
+        import dns.flags
 
         resolver = self._resolver()
         found = await resolver.resolve(
@@ -93,6 +94,8 @@ class DNSLookup:
             lifetime=self._timeout,
             backend=dns.asyncbackend.get_backend("trio"),
         )
+        if found.response.flags & dns.flags.TC:
+            raise LookupFailed("the answer is cut off, by TCP too")
         return _answer(query, found)
 
     def _resolver(self) -> dns.asyncresolver.Resolver:

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from trio_wsb.addresses import NameServer, format_host
 from trio_wsb.background.rounds import FIRST_ROUND, JITTER, Rounds
@@ -37,7 +37,7 @@ class ResolverSettings:
 
     nameservers: tuple[NameServer, ...] = ()
     timeout: float = 5.0
-    policy: DiscoveryPolicy = DiscoveryPolicy()
+    policy: DiscoveryPolicy = field(factory=DiscoveryPolicy)
 
 
 @frozen
@@ -104,6 +104,8 @@ class NameResolver:
         So whoever puts a configuration with them to work has backends at once, as a rule.
         """
         new = [name for name in names if not self._table.entry(name).asked]
+        for name in new:
+            self._table.entry(name).policy = settings.policy
         with trio.move_on_after(FIRST_ANSWER):
             async with trio.open_nursery() as nursery:
                 for name in new:

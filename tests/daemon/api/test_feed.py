@@ -160,6 +160,20 @@ async def test_a_stop_ends_all_listening(world: World) -> None:
         assert not listener.dropped
 
 
+async def test_a_reload_that_changes_who_may_listen_ends_all_listening(world: World) -> None:
+    feed = world.api.feed
+    await feed.look()
+    with feed.listeners.listen() as listener:
+        await reload(world)  # nothing is different
+        await feed.look()
+        assert len(feed.listeners) == 1
+        world.write({"wsbalancer": {"pods": PODS}, "api": {"dashboard": False}})
+        await reload(world)
+        await feed.look()
+        assert len([each async for each in listener]) == 1
+    assert len(feed.listeners) == 0
+
+
 async def test_it_looks_each_second_and_survives_a_fault(
     world: World, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +16,7 @@ from trio_wsb.net.kernel import elf
 from trio_wsb.net.kernel.table import SECTION
 
 OBJECT = resources.files("trio_wsb.net.kernel").joinpath("relay.bpf.o").read_bytes()
+REPOSITORY = Path(__file__).parents[3]
 MAPS = {"slots": 11, "directions": 12, "sockets": 13, "notes": 14}
 
 
@@ -68,3 +73,23 @@ def test_anything_else_is_refused_or_read(at: int, data: bytes, size: int) -> No
         elf.read_program(broken, SECTION)
     except elf.BadObject:
         pass
+
+
+def test_the_shipped_object_is_what_the_source_says(tmp_path: Path) -> None:
+    clang = shutil.which("clang-14")
+    if clang is None or not Path("/usr/include/bpf/bpf_helpers.h").exists():
+        pytest.skip("clang-14 or libbpf-dev is not installed")
+    source = Path(elf.__file__).with_name("relay.bpf.c")
+    shutil.copy(source, tmp_path)
+    (recipe,) = (
+        line for line in (REPOSITORY / "Makefile").read_text().splitlines() if line.startswith("\t$(CLANG)")
+    )
+    words = recipe.replace("$(shell uname -m)", platform.machine()).split()
+    flags = words[1 : words.index("-c")]
+    # By its bare name, as the object has it inside.
+    subprocess.run([clang, *flags, "-c", source.name, "-o", "built.o"], cwd=tmp_path, check=True)
+    built, shipped = (
+        elf.read_program((tmp_path / "built.o").read_bytes(), SECTION),
+        elf.read_program(OBJECT, SECTION),
+    )
+    assert built == shipped, "run make bpf"

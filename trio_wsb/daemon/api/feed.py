@@ -21,8 +21,10 @@ import trio
 from attrs import define, field
 
 from trio_wsb import __version__
+from trio_wsb.config.internal import API, DASHBOARD
 from trio_wsb.config.problems import printable
 from trio_wsb.daemon.api.tally import Tally, Traffic
+from trio_wsb.daemon.build import Prepared
 from trio_wsb.daemon.views import DaemonState, View, backends, configuration
 from trio_wsb.observe.broadcast import Broadcast
 from trio_wsb.observe.events import Event, Kind
@@ -85,6 +87,8 @@ class Feed:
         self._samples: deque[Sample] = deque(maxlen=KEPT)
         self._look: Look | None = None
         self._told = 0
+        self._prepared: Prepared | None = None
+        self._access: tuple[object, ...] | None = None
         self._bad_files: set[str] = set()
         self._traffic: Traffic | None = None
         self._traffic_at = -inf
@@ -113,6 +117,7 @@ class Feed:
         if self._state.proxy.stopping:
             self._listeners.end()
             return
+        self._look_at_access()
         look = await self._look_at_backends()
         before, self._look = self._look, look
         if before is not None:
@@ -158,6 +163,26 @@ class Feed:
         )
         for first in range(0, len(rows), BATCH):
             yield _text({"type": "backends", "backends": rows[first : first + BATCH]})
+
+    def _look_at_access(self) -> None:
+        """End all listening when a reload has changed who may listen: those who still may come again."""
+        current = self._state.reloader.current
+        if current is None or current is self._prepared:
+            return
+        self._prepared, before = current, self._access
+        config = current.config
+        self._access = (
+            config.api,
+            {
+                name: router
+                for name, router in config.http.routers.items()
+                if router.service in {API, DASHBOARD}
+            },
+            config.http.middlewares,
+            {name: entry.http.middlewares for name, entry in config.entry_points.items()},
+        )
+        if before is not None and before != self._access:
+            self._listeners.end()
 
     async def _totals(self) -> View:
         sessions = self._state.proxy.sessions

@@ -173,7 +173,7 @@
       else troubles[row.state] = (troubles[row.state] || 0) + 1;
     }
     setText($("t-ready"), count(ready));
-    setText($("t-backends"), "of " + count(total) + " ready");
+    setText($("t-backends"), "of " + count(total));
     setText($("t-troubled"), Object.entries(troubles).map(([name, n]) => n + " " + (STATES[name] || ["", name])[1]).join(", ") || (total ? "all well" : ""));
     const hello = state.hello;
     setText($("server"), hello.server);

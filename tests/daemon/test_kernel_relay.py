@@ -1,0 +1,124 @@
+"""The kernel relay in the real daemon: what is seen of it, what it takes, and life without it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.daemon.harness import backends, clients, daemon, echo
+from tests.net.kernel.stage import needs_kernel
+from trio_wsb.daemon.privileges import CAP_BPF, CAP_NET_ADMIN
+
+pytestmark = pytest.mark.daemon
+
+
+def services(url: str) -> dict[str, Any]:
+    """Return services with each kind of relay, and one that the kernel cannot have."""
+    balancer = {"servers": [{"url": url}]}
+    return {
+        "routers": {
+            name: {"rule": f"Path(`/{name}`)", "service": name}
+            for name in ("auto", "kernel", "stream", "rated", "copied")
+        },
+        "services": {
+            "auto": {"loadBalancer": balancer},
+            "kernel": {"loadBalancer": {**balancer, "relay": "kernel"}},
+            "stream": {"loadBalancer": {**balancer, "relay": "stream"}},
+            "rated": {"loadBalancer": {**balancer, "session": {"messageRate": "1000/s"}}},
+            "copied": {"mirroring": {"service": "kernel", "mirrors": [{"name": "stream", "percent": 100}]}},
+        },
+    }
+
+
+def effective(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+
+
+@needs_kernel
+async def test_who_has_which_session(tmp_path: Path) -> None:
+    async with (
+        backends(1) as (backend,),
+        daemon(tmp_path, [], http=services(backend.url)) as running,
+        clients() as made,
+    ):
+        assert await running.logged("kernel relay ready")
+        for name in ("auto", "kernel", "stream", "rated", "copied"):
+            await echo(await made.connect(f"{running.ws}/{name}"), "hello")
+        lines = {line["router"]: line["relay"] for line in running.log("session opened")}
+        assert lines == {
+            "auto": "kernel", "kernel": "kernel", "stream": "stream", "rated": "stream", "copied": "stream",
+        }  # fmt: skip
+
+
+@needs_kernel
+async def test_the_capabilities_are_gone_when_it_listens(tmp_path: Path) -> None:
+    async with backends(1) as (backend,), daemon(tmp_path, [backend.url]) as running, clients() as made:
+        pid = running.running.process.pid
+        assert not effective(pid) & (1 << CAP_BPF | 1 << CAP_NET_ADMIN)
+        # Sessions enter and leave the map without them, and so they do after a reload.
+        await running.reload(count=1)
+        connection = await made.connect(running.ws)
+        await echo(connection, "hello")
+        await connection.aclose()
+        line = await running.logged("session ended")
+        assert (line["messagesIn"], line["closeCode"]) == (1, 1000)
+
+
+@needs_kernel
+async def test_thousands_of_messages_are_counted_and_every_byte_comes(tmp_path: Path) -> None:
+    async with (
+        backends(2) as started,
+        daemon(tmp_path, [each.url for each in started]) as running,
+        clients() as made,
+    ):
+        connections = await made.connect_many(running.ws, 20)
+        async with trio.open_nursery() as nursery:
+            for index, connection in enumerate(connections):
+
+                async def talk(connection: Any = connection, size: int = 1 + index * 997) -> None:
+                    for _ in range(20):
+                        await echo(connection, "x" * size)
+
+                nursery.start_soon(talk)
+        for connection in connections:
+            await connection.aclose()
+        await running.running.line(lambda _: len(running.log("session ended")) == 20)
+        ended = running.log("session ended")
+        assert {(line["messagesIn"], line["messagesOut"], line["closeCode"]) for line in ended} == {
+            (20, 20, 1000)
+        }
+        assert {line["cause"] for line in ended} == {"client_closed"}
+
+
+async def test_without_the_right_to_load_it(tmp_path: Path) -> None:
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv is not installed")
+    less = "-bpf,-net_admin,-perfmon,-sys_admin"
+    under = (setpriv, f"--bounding-set={less}", f"--inh-caps={less}")
+    async with (
+        backends(1) as (backend,),
+        daemon(tmp_path, [], http=services(backend.url), under=under) as running,
+        clients() as made,
+    ):
+        line = await running.logged("no kernel relay, the daemon moves all bytes itself")
+        assert line["reason"] == "not permitted; it takes CAP_BPF and CAP_NET_ADMIN"
+        for name in ("auto", "kernel"):
+            await echo(await made.connect(f"{running.ws}/{name}"), "hello")
+        assert {line["relay"] for line in running.log("session opened")} == {"stream"}
+
+
+async def test_switched_off(tmp_path: Path) -> None:
+    async with (
+        backends(1) as (backend,),
+        daemon(tmp_path, [], http=services(backend.url), kernelRelay={"enabled": False}) as running,
+        clients() as made,
+    ):
+        await echo(await made.connect(f"{running.ws}/kernel"), "hello")
+        assert running.log("session opened")[0]["relay"] == "stream"
+        assert not running.log("kernel relay ready")

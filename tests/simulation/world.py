@@ -1,0 +1,327 @@
+"""The world of one story: the real balancer without sockets and files, its backends, its clients.
+
+The balancer is put together as `trio_wsb.daemon.supervisor` does it. What is not the real thing: the connections
+(`network`), what count requests and checks travel through, and the reading of configuration files.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+import structlog.testing
+import trio
+from attrs import define, field
+
+from tests.simulation.backend import ReportTransport, SimBackend
+from tests.simulation.ledger import Violation
+from tests.simulation.network import Network, SimChannel
+from trio_wsb.addresses import BackendURL, parse_backend_url, parse_ip
+from trio_wsb.background.counts import CountRefresher, CountTarget
+from trio_wsb.background.health import HealthChecker
+from trio_wsb.background.probe import HealthTarget
+from trio_wsb.balancing.backend import BackendTable
+from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.drain import DrainKey, DrainTable
+from trio_wsb.balancing.health import HealthTable
+from trio_wsb.balancing.moving import DrainPolicy
+from trio_wsb.config.document import read_document
+from trio_wsb.config.sources import Sources, assemble
+from trio_wsb.daemon.api.pages import APIPages
+from trio_wsb.daemon.build import Builder, Prepared, _made_ready
+from trio_wsb.daemon.metrics.page import Metrics
+from trio_wsb.daemon.mover import Mover
+from trio_wsb.daemon.reload import Reloader
+from trio_wsb.daemon.stop import close_sessions
+from trio_wsb.daemon.views import DaemonState, Moment
+from trio_wsb.errors import DialError
+from trio_wsb.observe.events import EventLog
+from trio_wsb.proxy.connection import Connection, refuse_connection
+from trio_wsb.proxy.peer import Peer
+from trio_wsb.proxy.record import RequestRecord
+from trio_wsb.proxy.runtime import Proxy, Runtime, ServiceRuntime, TransportRuntime
+from trio_wsb.proxy.session import Session
+
+SERVICE = "chat"
+ENTRY = "web"
+
+Document = dict[str, Any]
+
+
+def document(servers: list[Document], *, grace: str = "12s", **balancer: Any) -> Document:
+    """Return a configuration with one service over `servers`; `balancer` are its other keys."""
+    return {
+        "entryPoints": {
+            ENTRY: {"address": "127.0.0.1:9000", "transport": {"lifeCycle": {"graceTimeOut": grace}}}
+        },
+        "http": {
+            "routers": {"all": {"rule": "PathPrefix(`/`)", "service": SERVICE}},
+            "services": {SERVICE: {"loadBalancer": {"servers": servers, **balancer}}},
+        },
+    }
+
+
+@lru_cache(maxsize=4096)
+def _prepared(text: str) -> Prepared:
+    sources = Sources(read_document(text.encode(), "simulated.yaml"), now=0.0)
+    return _made_ready(assemble(sources, lambda _: iter(())), None)
+
+
+def prepared(made_of: Document) -> Prepared:
+    """Return the configuration ready to be built. Raises ConfigurationError."""
+    return _prepared(json.dumps(made_of))
+
+
+class SimReloader(Reloader):
+    """The reloader, with a configuration from memory that takes a while to be read."""
+
+    def __init__(self, apply: Callable[[Prepared], None], rng: random.Random) -> None:
+        super().__init__(Path("simulated.yaml"), apply)
+        self._rng = rng
+        self.document: Document = {}
+
+    async def _prepare_all(self) -> Prepared | None:
+        read = self.document
+        await trio.sleep(self._rng.uniform(0.0, 0.3))
+        return prepared(read)
+
+
+@define(eq=False)
+class Witness:
+    """An observer that counts by itself what the tables count. `ended` are ids: an end that is told twice is a fault."""
+
+    fail: Callable[[Violation], None]
+    live: dict[int, Session] = field(factory=dict)
+    opened: int = 0
+    ended: int = 0
+    requests: int = 0
+    sessions: dict[str, Session] = field(factory=dict)
+    """By the client's address and port, which no two have."""
+
+    def request_ended(self, record: RequestRecord) -> None:
+        self.requests += 1
+
+    def session_opened(self, session: Session, record: RequestRecord) -> None:
+        self.opened += 1
+        if session.id in self.live or session.client in self.sessions:
+            self.fail(Violation(f"session {session.id} was opened twice"))
+        self.live[session.id] = self.sessions[session.client] = session
+
+    def session_ended(self, session: Session) -> None:
+        self.ended += 1
+        if self.live.pop(session.id, None) is not session:
+            self.fail(Violation(f"the end of session {session.id} was counted without its beginning, or twice"))
+        if session.relay.cause is None:
+            self.fail(Violation(f"session {session.id} ended for no cause"))
+
+
+@define(eq=False)
+class World:
+    """Everything of one story."""
+
+    seed: int
+    rng: random.Random
+    network: Network
+    logs: list[MutableMapping[str, Any]]
+    document: Document
+    rough: float = 0.0
+    """How likely each kind of trouble is for a connection."""
+    failure: BaseException | None = None
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    servers: dict[BackendURL, SimBackend] = field(factory=dict)
+    on_dial: list[Callable[[BackendURL], None]] = field(factory=list)
+    """Called when a backend was chosen, in the same step."""
+    accepted: Callable[[SimBackend, SimChannel], Any] = field(init=False)
+    """Runs a backend's end of a connection."""
+    trace: list[str] = field(factory=list)
+    serving: int = 0
+    """Tasks that serve a client's connection."""
+    _ports: int = 10_000
+
+    def __attrs_post_init__(self) -> None:
+        rng = self.rng
+        self.tables = BackendTable()
+        self.counts, self.health, self.drains = CountTable(), HealthTable(), DrainTable()
+        self.events = EventLog()
+        self.refresher = CountRefresher(self.counts, self.tables, rng=rng, transport=self._report_transport)
+        self.checker = HealthChecker(self.health, rng=rng, ask=self._check)
+        self.builder = Builder(self.tables, self.counts, self.health, rng, self.drains)
+        self.proxy = Proxy(Runtime({}), dial=self._dial, wall_clock=lambda: 1.7e9 + trio.current_time())
+        self.mover = Mover(self.proxy, self.tables, self.drains, rng, self.events)
+        self.reloader = SimReloader(self._install, rng)
+        self.reloader.document = self.document
+        self.witness = Witness(self.fail)
+
+    @property
+    def service(self) -> ServiceRuntime:
+        """The one service, as it is now."""
+        return self.proxy.runtime.services[SERVICE]
+
+    def fail(self, error: BaseException) -> None:
+        """Note what must not have happened, and end the story."""
+        if self.failure is None:
+            self.failure = error
+            self.scope.cancel()
+
+    def say(self, text: str) -> None:
+        """Write down what the story does."""
+        self.trace.append(f"{trio.current_time():10.3f}  {text}")
+
+    # The balancer.
+
+    async def begin(self) -> None:
+        """Put the first configuration to work, as the supervisor does."""
+        self.state = DaemonState(
+            self.proxy,
+            self.tables,
+            self.reloader,
+            list,
+            Moment(trio.current_time(), 1.7e9),
+            self.events,
+            mover=self.mover,
+        )
+        self.metrics, self.api = Metrics(self.state), APIPages(self.state)
+        first = prepared(self.document)
+        self._install(first)
+        self.reloader.begin(first)
+
+    def _install(self, ready: Prepared) -> None:
+        config = ready.config
+        built = self.builder.build(ready)
+        self.proxy.observers = (self.metrics.figures, self.api.tally, self.witness)
+        before = self.proxy.runtime.services
+        self.proxy.swap(built.runtime)
+        self.refresher.configure(built.count_targets)
+        self.checker.configure(built.health_targets)
+        self.builder.install(built)
+        self.metrics.configure(config, built.steps)
+        self.mover.configuration_changed(before, built.runtime.services)
+
+    def reload(self, made_of: Document) -> None:
+        """Let the file be another one, and ask for a reload."""
+        self.document = self.reloader.document = made_of
+        self.reloader.request()
+
+    def connect(self, near: SimChannel) -> tuple[str, trio.Event]:
+        """Accept a connection; who it is for the balancer, and an event for its end."""
+        self._ports += 1
+        address, done = parse_ip(f"192.0.2.{self._ports % 200 + 1}"), trio.Event()
+        text = f"{address}:{self._ports}"
+        self.nursery.start_soon(self._serve, near, Peer(address, text), done)
+        return text, done
+
+    async def _serve(self, near: SimChannel, peer: Peer, done: trio.Event) -> None:
+        proxy = self.proxy
+        entry = proxy.runtime.entry_points[ENTRY]
+        self.serving += 1
+        try:
+            if entry.max_connections and proxy.connections[ENTRY] >= entry.max_connections:
+                await refuse_connection(near, proxy.scratch, proxy.date())
+                return
+            proxy.connections[ENTRY] += 1
+            try:
+                await Connection(proxy, ENTRY, near, peer).run()
+            except* Exception as group:
+                self.fail(group)
+            finally:
+                proxy.connections[ENTRY] -= 1
+                near.close()
+        finally:
+            self.serving -= 1
+            done.set()
+
+    async def stop(self) -> None:
+        """Stop as the supervisor does, until every connection is over."""
+        self.say("stop")
+        proxy, entry = self.proxy, self.proxy.runtime.entry_points[ENTRY]
+        proxy.stop()
+        await close_sessions(proxy, ENTRY, entry.grace, self.rng)
+        await trio.sleep(0.5)
+
+    def drain(self, url: BackendURL, policy: DrainPolicy | None = None, *, service: str | None = None) -> None:
+        self.say(f"drain {url}")
+        self.mover.drainer.drain(DrainKey(url, service), policy or self.service.moving.drain)
+
+    def ready(self, url: BackendURL, *, service: str | None = None) -> None:
+        self.say(f"ready {url}")
+        self.mover.drainer.ready(DrainKey(url, service))
+
+    # Its backends.
+
+    def server(self, number: int) -> SimBackend:
+        """Return backend number `number`, from 1; it is made when it is first asked for."""
+        url = parse_backend_url(f"http://10.0.0.{number}:8080")
+        found = self.servers.get(url)
+        if found is None:
+            found = self.servers[url] = SimBackend(url, self.network, self.rng, rough=self.rough)
+        return found
+
+    async def _dial(self, url: BackendURL, transport: TransportRuntime) -> SimChannel:
+        for hook in self.on_dial:
+            hook(url)
+        backend = self.servers.get(url)
+        if backend is None:
+            raise DialError("connect", "no route to host")
+        near = await backend.dial(transport.dial_timeout)
+        self.nursery.start_soon(self.accepted, backend, near.peer)
+        return near
+
+    async def _check(self, target: HealthTarget) -> str | None:
+        backend = self.servers.get(target.url)
+        return "cannot connect: no route to host" if backend is None else await backend.check()
+
+    def _report_transport(self, target: CountTarget) -> httpx.AsyncBaseTransport:
+        return ReportTransport(self.servers.get, target)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the balancer for as long as the block lasts."""
+        async with trio.open_nursery() as background:
+            await background.start(self.network.run)
+            await self.begin()
+            background.start_soon(self.proxy.sweeper.run)
+            await background.start(self.refresher.run)
+            await background.start(self.checker.run)
+            await background.start(self.proxy.mirrors.run)
+            await background.start(self.mover.run)
+            background.start_soon(self.reloader.run)
+            async with trio.open_nursery() as self.nursery:
+                yield
+                self.nursery.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+
+    nursery: trio.Nursery = field(init=False)
+    state: DaemonState = field(init=False)
+    metrics: Metrics = field(init=False)
+    api: APIPages = field(init=False)
+    tables: BackendTable = field(init=False)
+    counts: CountTable = field(init=False)
+    health: HealthTable = field(init=False)
+    drains: DrainTable = field(init=False)
+    events: EventLog = field(init=False)
+    refresher: CountRefresher = field(init=False)
+    checker: HealthChecker = field(init=False)
+    builder: Builder = field(init=False)
+    proxy: Proxy = field(init=False)
+    mover: Mover = field(init=False)
+    reloader: SimReloader = field(init=False)
+    witness: Witness = field(init=False)
+
+
+@asynccontextmanager
+async def world(seed: int, made_of: Document, rng: random.Random, *, rough: float = 0.0) -> AsyncIterator[World]:
+    """Make the world of one story; whatever goes wrong in it raises at the end."""
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as logs:
+        made = World(seed, rng, Network(rng), logs, made_of, rough)
+        with made.scope:
+            yield made
+        if made.failure is not None:
+            raise made.failure
