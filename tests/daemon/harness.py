@@ -34,6 +34,7 @@ TOP_LEVEL = (
     "metrics",
     "providers",
     "api",
+    "dns",
 )
 
 PATIENCE = 30.0
@@ -127,10 +128,10 @@ class Running:
 class Backend:
     """A demo backend in a process of its own."""
 
-    def __init__(self, running: Running, port: int) -> None:
+    def __init__(self, running: Running, port: int, host: str = "127.0.0.1") -> None:
         self.running = running
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{host}:{port}"
 
     async def stats(self) -> dict[str, Any]:
         async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
@@ -177,15 +178,17 @@ class Daemon:
 
 
 @asynccontextmanager
-async def backend(*options: str, name: str = "backend", port: int = 0) -> AsyncIterator[Backend]:
+async def backend(
+    *options: str, name: str = "backend", port: int = 0, host: str = "127.0.0.1"
+) -> AsyncIterator[Backend]:
     """Run a demo backend."""
     async with Running.start(
-        "demo-backend", "--listen", f"127.0.0.1:{port}", "--name", name, *options
+        "demo-backend", "--listen", f"{host}:{port}", "--name", name, *options
     ) as running:
         line = await running.line("listening on")
         match = re.search(r":(\d+)$", line)
         assert match is not None
-        yield Backend(running, int(match[1]))
+        yield Backend(running, int(match[1]), host)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -159,12 +160,13 @@ async def test_an_answer_to_another_question(server: FakeNameServer) -> None:
         await ask(server, timeout=0.2)
 
 
-async def test_of_resolv_conf_the_system_has_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dns.resolver
-
-    def nothing(self: dns.resolver.Resolver, filename: str = "") -> None:
-        raise dns.resolver.NoResolverConfiguration
-
-    monkeypatch.setattr(dns.resolver.Resolver, "read_resolv_conf", nothing)
-    with pytest.raises(LookupFailed, match=r"/etc/resolv\.conf names no name server"):
-        await DNSLookup()(Query(NAME, "A"))
+async def test_the_name_servers_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(LookupFailed, match=r"resolv\.conf names no name server"):
+        await DNSLookup(resolv_conf=str(tmp_path / "resolv.conf"))(Query(NAME, "A"))
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 127.0.0.1\nsearch internal\noptions timeout:1\n")
+    resolver = DNSLookup(resolv_conf=str(file))._resolver()
+    assert (resolver.nameservers, resolver.search[0].to_text()) == (["127.0.0.1"], "internal.")
+    # It is read anew for each question, since the host may move to another network.
+    file.write_text("nameserver 127.0.0.2\n")
+    assert DNSLookup(resolv_conf=str(file))._resolver().nameservers == ["127.0.0.2"]

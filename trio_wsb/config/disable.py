@@ -43,13 +43,15 @@ class DisabledRouter:
     """A router that does not run.
 
     `reasons` are lines, ready to be shown; `router` is what the file says of it, None where its rule is unusable;
-    `entry_points` are those that it is not offered on, none where it runs nowhere.
+    `entry_points` are those that it is not offered on, none where it runs nowhere. `leads_to` is the service of one that has
+    no `router`, where that is known at least.
     """
 
     name: str
     reasons: tuple[str, ...]
     router: Router | None = None
     entry_points: tuple[str, ...] = ()
+    leads_to: str | None = None
 
     def __str__(self) -> str:
         names = ", ".join(f'"{printable(name)}"' for name in self.entry_points)

@@ -12,8 +12,10 @@ import attrs
 import yaml
 
 from trio_wsb.addresses import BackendURL
+from trio_wsb.config.constraints import Constraints
 from trio_wsb.config.model import Config, Duration, key_of
 from trio_wsb.config.scalars import resolve
+from trio_wsb.config.template import RuleTemplate
 from trio_wsb.middleware.expression import Expression
 from trio_wsb.routing.regex import Regex
 from trio_wsb.routing.rules import Rule
@@ -66,7 +68,7 @@ def _plain(value: Any, wanted: Any) -> object:
         return [_plain(each, None) for each in value]
     if isinstance(value, BackendURL):
         return value.written or str(value)  # cookies depend on how it is written
-    if isinstance(value, (Rule, Expression)):
+    if isinstance(value, (Rule, Expression, Constraints, RuleTemplate)):
         return value.text
     if isinstance(value, Regex):
         return value.pattern

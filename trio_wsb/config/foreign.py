@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.config import accesslog, api, entrypoints, metrics, middlewares, model, providers, services, tls
+from trio_wsb.config import accesslog, api, docker, entrypoints, metrics, middlewares, model, providers, services, tls
 
 
 @frozen
@@ -149,7 +149,6 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
     middlewares.Middleware: _MIDDLEWARE,
     providers.Providers: dict.fromkeys(
         (
-            "docker",
             "swarm",
             "kubernetesIngress",
             "kubernetesIngressNGINX",
@@ -167,9 +166,12 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
             "rest",
             "plugin",
         ),
-        _ineffective("nothing is discovered; dynamic files are read by providers.file"),
+        _ineffective("backends are discovered by providers.docker and in DNS; dynamic files are read by providers.file"),
     )
     | {"precedence": _ignored("names of different providers never meet")},
+    docker.DockerProvider: {
+        "allowNonRunning": _ignored("a container that does not run has no address"),
+    },
     providers.FileProvider: {
         "debugLogGeneratedTemplate": _ignored("dynamic files are plain YAML, no templates"),
     },

@@ -203,9 +203,9 @@ def _canonical(steps: list[str | int]) -> tuple[KeyPath, Any]:
     for step in steps:
         wanted = _bare(wanted)
         section = _section(wanted)
-        if section is Server and step in {"port", "scheme"}:
-            path.append(step)
-            return tuple(path), _EndpointPart(str(step))
+        if section is Server and str(step).lower() in {"port", "scheme"}:
+            name = str(step).lower()
+            return (*path, name), _EndpointPart(name)
         if section is LoadBalancer and str(step).lower() == "server":
             path += ["servers", 0]
             wanted = Server
@@ -221,9 +221,6 @@ def _canonical(steps: list[str | int]) -> tuple[KeyPath, Any]:
         else:
             path.append(step)
             wanted = None
-        if section is Server and isinstance(path[-1], str) and path[-1].lower() in {"port", "scheme"}:
-            path[-1] = path[-1].lower()
-            return tuple(path), _EndpointPart(str(path[-1]))
     return tuple(path), _bare(wanted)
 
 

@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 
 from trio_wsb.config.document import DYNAMIC, Element
 from trio_wsb.config.model import Config, key_of
-from trio_wsb.config.problems import Finding, KeyPath, Problem, format_path, printable
+from trio_wsb.config.problems import Finding, KeyPath, Problem, format_path
 from trio_wsb.config.references import FILE, qualified
 from trio_wsb.config.validate import Names, validate
 from trio_wsb.config.yamltree import MAX_PROBLEMS
@@ -231,7 +231,7 @@ def _twice(path: KeyPath, first: Contribution, there: KeyPath) -> Finding:
 
 def _place(contribution: Contribution, path: KeyPath) -> str:
     (place,) = contribution.placed([Finding(path, "", at="key")])
-    return f"{printable(place.file)}:{place.line}:{place.column}"
+    return place.place if place.line else f"{place.place} {place.key_path}"
 
 
 def _qualified_names(part: Part) -> Names:

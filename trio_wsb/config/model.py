@@ -96,11 +96,24 @@ class ForwardedHeaders:
 class EntryPoint:
     """A listener."""
 
-    address: ListenAddress = option("Where to listen: `HOST:PORT`, `:PORT`, or `unix:/PATH` for a Unix socket.")
+    address: ListenAddress = option(
+        "Where to listen: `HOST:PORT`, `:PORT`, or `unix:/PATH` for a Unix socket."
+    )
     unix_socket: UnixSocket = option("Who may connect to a Unix socket.", UnixSocket())
     max_connections: int = option(
         "Client connections accepted at once; one more is answered 503. 0 is no limit.",
         20000,
+        check=AT_LEAST_0,
+    )
+    max_pending_per_address: int = option(
+        "Connections of one client address (IPv6: of one /64) that wait for a request, TLS included; one more is answered 429, "
+        "or closed where TLS is spoken. Trusted proxies, this host and Unix sockets are exempt. 0 is no limit.",
+        1000,
+        check=AT_LEAST_0,
+    )
+    max_connections_per_address: int = option(
+        "The same for all connections of one address, its sessions included. Many people may share one.",
+        0,
         check=AT_LEAST_0,
     )
     max_tls_handshakes: int = option(

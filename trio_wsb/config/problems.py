@@ -48,7 +48,10 @@ class Finding:
 
 @frozen
 class Problem:
-    """One line of what is wrong; line and column count from 1. `path` is the key path in the long form."""
+    """One line of what is wrong; line and column count from 1. `path` is the key path in the long form.
+
+    What is wrong with a container has no line: `file` names the container, and `key_path` is the label.
+    """
 
     file: str
     line: int
@@ -63,7 +66,13 @@ class Problem:
     def __str__(self) -> str:
         key = f" {self.key_path}" if self.key_path else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{printable(self.file)}:{self.line}:{self.column}{key}: {self.message}{hint}"
+        return f"{self.place}{key}: {self.message}{hint}"
+
+    @property
+    def place(self) -> str:
+        """File, line and column; where there is no line the file, or what stands for it."""
+        file = printable(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
     @property
     def position(self) -> tuple[str, int, int, str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from trio_wsb.config.checks import FILE_PATH
+from trio_wsb.config.docker import DockerProvider, docker_findings
 from trio_wsb.config.options import option
 from trio_wsb.config.problems import Finding, KeyPath
 from trio_wsb.config.scalars import show
@@ -36,6 +37,7 @@ class Providers:
     """Where routers, services and middlewares come from, beside the main file."""
 
     file: FileProvider | None = option("Dynamic files, in a directory or a single one.", None)
+    docker: DockerProvider | None = option("The containers of a Docker Engine, by their labels.", None)
     providers_throttle_duration: Duration = option(
         "Time between two changes of providers that are applied; what comes meanwhile is applied together. A reload does not wait.",
         Duration(2.0),
@@ -44,6 +46,7 @@ class Providers:
 
 def provider_findings(providers: Providers) -> Iterator[Finding]:
     """Yield what is wrong with `providers`."""
+    yield from docker_findings(providers.docker, ("providers", "docker"))
     given, path = providers.file, ("providers", "file")
     if given is None:
         return

@@ -189,7 +189,7 @@ class LoadBalancer:
     )
     relay: Literal["auto", "kernel", "stream"] = option(
         "Who moves the bytes of its sessions: `kernel` a program in the Linux kernel, as far as the host lets us load it and the "
-        "session is plain TCP without rate limits and mirrors, `stream` the daemon itself. `auto` is `kernel` where that can be.",
+        "session is plain TCP and not mirrored, `stream` the daemon itself. `auto` is `kernel` where that can be.",
         "auto",
         reload="new sessions",
     )

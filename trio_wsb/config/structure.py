@@ -29,11 +29,14 @@ from trio_wsb.addresses import (
     parse_network,
 )
 from trio_wsb.config.accesslog import StatusRange, parse_status_range
+from trio_wsb.config.constraints import Constraints, parse_constraints
+from trio_wsb.config.docker import EngineURL, parse_engine_url
 from trio_wsb.config.foreign import foreign
 from trio_wsb.config.model import Duration, Size, key_of
 from trio_wsb.config.problems import Finding, KeyPath, alternatives, nearest
 from trio_wsb.config.scalars import kind, show
 from trio_wsb.config.shortform import File
+from trio_wsb.config.template import RuleTemplate, parse_template
 from trio_wsb.config.yamltree import ListNode, MapNode
 from trio_wsb.middleware.expression import Expression, parse_expression
 from trio_wsb.middleware.forward_auth import AuthAddress, parse_auth_address
@@ -146,6 +149,13 @@ KINDS: Mapping[Any, Kind] = {
         "a range of status codes", 'write a range such as "200-299"', (str, int), parse_status_range
     ),
     float: Kind("a number", "write a number such as 1.5", (int, float), float),
+    EngineURL: Kind("a URL", 'write a URL such as "unix:///var/run/docker.sock"', (str,), parse_engine_url),
+    Constraints: Kind(
+        "an expression", "write a matcher such as Label(`com.example.tier`, `chat`)", (str,), parse_constraints
+    ),
+    RuleTemplate: Kind(
+        "a template", "write a rule such as Host(`{{ normalize .Name }}.example.com`)", (str,), parse_template
+    ),
 }
 
 

@@ -72,7 +72,10 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
     yield from entry_point_findings(config, names.entry_points)
     for name, service in config.http.services.items():
         if service.load_balancer is not None:
-            yield from _load_balancer(service.load_balancer, ("http", "services", name, "loadBalancer"))
+            # What is discovered comes and goes: an empty service answers 503 until somebody is there.
+            may_be_empty = "@" in name
+            path: KeyPath = ("http", "services", name, "loadBalancer")
+            yield from _load_balancer(service.load_balancer, path, may_be_empty=may_be_empty)
     yield from _transports(config)
     yield from service_findings(config)
     yield from _references(config, names)
@@ -131,9 +134,13 @@ def _claims(host: str) -> tuple[list[str], list[str]]:
     return [own, "some", family], [own, every, ""]
 
 
-def _load_balancer(load_balancer: LoadBalancer, path: KeyPath) -> Iterator[Finding]:
+def _load_balancer(
+    load_balancer: LoadBalancer, path: KeyPath, *, may_be_empty: bool = False
+) -> Iterator[Finding]:
     servers = load_balancer.servers
-    if not servers:
+    if may_be_empty and not any(server.weight for server in servers):
+        pass
+    elif not servers:
         yield Finding((*path, "servers"), "is empty", "write at least one server", code="empty")
     elif not any(server.weight for server in servers):
         message = "has no server with a weight, so none could be chosen"
@@ -212,6 +219,8 @@ def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> I
         hint = f"define it, or name one of: {', '.join(sorted(known))}" if known else hint
     if near is not None:
         hint = f'did you mean "{near}"?'
-    if "@" in name:
+    if name.endswith("@docker"):
+        hint = "the labels of a container define it, once there is one that providers.docker finds"
+    elif "@" in name:
         hint = f"write a name that a file defines, without @{printable(name.partition('@')[2])}"
     yield Finding(path, f"no {what} {show(name)} is defined", hint, "warning", "reference")

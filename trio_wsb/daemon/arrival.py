@@ -1,6 +1,6 @@
 """The arrival of a connection: what stands between its acceptance and its first request.
 
-    accepted -> PROXY header, where the entry point reads one -> TLS, where it is spoken -> served
+    accepted -> its address has a share left -> PROXY header, where the entry point reads one -> TLS, where it is spoken -> served
 
 Each stage is a function of a module of its own. They share one deadline: the time that a client has until its first
 request head is complete (`readTimeout`), however many stages it has to pass.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import socket
+from typing import Final
 
+import structlog
 import trio
 
 from trio_wsb.addresses import format_host, parse_ip
@@ -18,9 +20,15 @@ from trio_wsb.daemon.proxyheader import receive_peer
 from trio_wsb.daemon.tlsarrival import secure
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.net.sockets import SocketChannel
-from trio_wsb.proxy.connection import Connection
+from trio_wsb.proxy.connection import Connection, refuse_connection
+from trio_wsb.proxy.crowd import Visit
 from trio_wsb.proxy.peer import Peer
-from trio_wsb.proxy.runtime import Proxy
+from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
+
+log = structlog.stdlib.get_logger("trio_wsb.arrival")
+
+MAX_ANSWERED: Final = 64
+"""Connections over an address's share that are told so at a time; more are closed without a word."""
 
 
 async def arrive(proxy: Proxy, entry_point: str, sock: socket.socket, address: object) -> None:
@@ -34,24 +42,62 @@ async def arrive(proxy: Proxy, entry_point: str, sock: socket.socket, address: o
 
     """
     channel: ByteChannel = SocketChannel(sock)
+    visit: Visit | None = None
     try:
         entry = proxy.runtime.entry_points.get(entry_point)
         if entry is None:  # a reload has removed it since the connection was accepted
             return
         deadline = trio.current_time() + (entry.read_timeout or math.inf)
-        peer: Peer | None = peer_of(address)
-        if entry.proxy_protocol is not None and peer is not None:
-            peer = await receive_peer(sock, entry.proxy_protocol, peer, deadline, entry_point=entry_point)
-        if peer is None:
+        connected = peer_of(address)
+        visit = proxy.crowd.visit(entry, connected.address)
+        if visit is None:
+            await _refuse(proxy, entry, channel, connected)
             return
+        peer = connected
+        if entry.proxy_protocol is not None:
+            said = await receive_peer(
+                sock, entry.proxy_protocol, connected, deadline, entry_point=entry_point
+            )
+            if said is None:
+                return
+            peer = said
+            if peer.proxy:  # it is somebody else's connection
+                visit.end()
+                visit = proxy.crowd.visit(entry, peer.address)
+                if visit is None:
+                    await _refuse(proxy, entry, channel, peer)
+                    return
         if entry.tls is not None:
             found = await secure(proxy, entry, entry.tls, sock, peer, deadline)
             if found is None:
                 return
             channel, peer = found
-        await Connection(proxy, entry_point, channel, peer, deadline=deadline).run()
+        await Connection(proxy, entry_point, channel, peer, deadline=deadline, visit=visit).run()
     finally:
+        if visit is not None:
+            visit.end()
         channel.close()
+
+
+async def _refuse(proxy: Proxy, entry: EntryPointRuntime, channel: ByteChannel, peer: Peer) -> None:
+    """End a connection whose address has its share."""
+    crowd = proxy.crowd
+    if crowd.refused(entry.name, trio.current_time()):
+        log.warning(
+            "too many connections of one address, refusing more",
+            entryPoint=entry.name,
+            client=peer.text,
+            maxPendingPerAddress=entry.pending_per_address,
+            maxConnectionsPerAddress=entry.connections_per_address,
+            refused=crowd.refused_total[entry.name],
+        )
+    # To a client that waits for a ServerHello our words would be noise.
+    if entry.tls is None and crowd.answering < MAX_ANSWERED:
+        crowd.answering += 1
+        try:
+            await refuse_connection(channel, proxy.scratch, proxy.date(), status=429)
+        finally:
+            crowd.answering -= 1
 
 
 def peer_of(address: object) -> Peer:

@@ -74,6 +74,8 @@ def _entry_point(
         read_timeout=timeouts.read_timeout,
         idle_timeout=timeouts.idle_timeout,
         max_connections=entry.max_connections,
+        pending_per_address=entry.max_pending_per_address,
+        connections_per_address=entry.max_connections_per_address,
         accept_grace=life_cycle.request_accept_grace_timeout,
         grace=life_cycle.grace_time_out,
         policy=_trust(entry.forwarded_headers),

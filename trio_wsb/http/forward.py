@@ -19,7 +19,7 @@ from trio_wsb.http.answers import dated
 from trio_wsb.http.framing import UNTIL_CLOSE, Framing, FramingKind, Version
 from trio_wsb.http.head import RequestHead, ResponseHead, serialise_response, split_authority
 from trio_wsb.http.headers import Field, Headers, serialise_fields
-from trio_wsb.http.names import hop_by_hop, is_disguised, is_forwarding
+from trio_wsb.http.names import ORDINARY, hop_by_hop, is_disguised, is_forwarding
 
 MAX_HOPS: Final = 32
 """Entries of X-Forwarded-For that are looked at; no honest chain is longer."""
@@ -137,7 +137,12 @@ def upstream_head(
         fields.append(("Host", head.authority if host is None else host))
     for name, value in headers:
         lower = name.lower()
-        if lower in dropped or is_disguised(lower) or (not trusted and is_forwarding(lower)):
+        if lower in dropped:
+            continue
+        if lower in ORDINARY:
+            fields.append((name, value))
+            continue
+        if is_disguised(lower) or (not trusted and is_forwarding(lower)):
             continue
         if lower == "host":
             fields.append((name, value if host is None else host))

@@ -31,6 +31,13 @@ _ALIASED: Final = re.compile(
     rf"{_FORWARDED.pattern}|connection|content-(?:length|type)|host|sec-websocket-.*+|transfer-encoding|upgrade"
 )
 
+ORDINARY: Final = frozenset({
+    "accept", "accept-encoding", "accept-language", "authorization", "cache-control", "cookie", "origin", "pragma",
+    "referer", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-websocket-extensions", "sec-websocket-key",
+    "sec-websocket-protocol", "sec-websocket-version", "user-agent",
+})  # fmt: skip
+"""Names that are neither forwarding nor disguised, and make up nearly all that is sent: asked first, for speed alone."""
+
 
 def hop_by_hop(headers: Headers) -> set[str]:
     """Return the names that end at this hop: those that always do, and those that Connection nominates.

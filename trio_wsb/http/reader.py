@@ -71,6 +71,8 @@ class HeadReader(ABC, Generic[HeadT]):
           BadRequest, BadResponse: it is refused, or what has arrived can never become a head.
 
         """
+        if not self._buffer:
+            return None
         if self._checked == 0:
             self._skip_empty_lines()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._checked - 3))

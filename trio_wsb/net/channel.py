@@ -12,15 +12,46 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
+from attrs import frozen
 
 if TYPE_CHECKING:
     from trio_wsb.websocket.frames import FrameScanner
 
 Buffer: TypeAlias = bytearray | memoryview
 Data: TypeAlias = bytes | bytearray | memoryview
+
+UNBOUNDED: Final = 1 << 62
+"""More than there will ever be."""
+
+
+@frozen
+class Terms:
+    """On which terms bytes may go on by themselves."""
+
+    message: int = UNBOUNDED
+    """Payload bytes of a message."""
+    bytes: int = UNBOUNDED
+    """Bytes in all."""
+    frames: int = UNBOUNDED
+    """Messages and control frames in all, counted when they begin."""
+
+
+FREELY: Final = Terms()
+
+
+@frozen
+class Carried:
+    """What went on by itself; `message` is the payload so far of the message whose beginning was among it."""
+
+    message: int = 0
+    bytes: int = 0
+    frames: int = 0
+
+
+NOTHING: Final = Carried()
 
 
 class ByteChannel(ABC):
@@ -61,11 +92,10 @@ class ByteChannel(ABC):
     def follow(self, scanner: FrameScanner, early: int) -> None:  # noqa: B027 - nothing to do for the others
         """Know the scanner of what is received, which is yet to be fed with `early` bytes that were read before."""
 
-    def carry(self, limit: int = 0) -> Awaitable[None]:  # noqa: ARG002 - for those that can
+    def carry(self, terms: Terms = FREELY) -> Awaitable[None]:  # noqa: ARG002 - for those that can
         """Wait like `wait_readable`; until then bytes may go on to the other side of the session by themselves.
 
-        Only for whoever has written all that it has read. No message of more than `limit` bytes goes on, 0 is no limit.
-        A checkpoint.
+        Only for whoever has written all that it has read. What does not keep the terms waits to be read. A checkpoint.
         """
         return self.wait_readable()
 
@@ -76,9 +106,9 @@ class ByteChannel(ABC):
         """Let the scanner count what went on by itself so far."""
 
     @property
-    def carried_message(self) -> int:
-        """Payload bytes of the message under way whose beginning the last `carry` saw."""
-        return 0
+    def carried(self) -> Carried:
+        """What went on by itself during the last `carry`."""
+        return NOTHING
 
     @abstractmethod
     def wait_writable(self) -> Awaitable[None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -33,6 +35,16 @@ KEEPALIVE_COUNT = 3
 USER_TIMEOUT_MS = 60_000
 """How long sent bytes may go unacknowledged (RFC 5482): keepalive does not run while bytes are in flight."""
 
+_Address: TypeAlias = tuple[str | bytes, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+SocketAddress: TypeAlias = tuple[int, _Address]
+"""A family, and an address of it with its port."""
+
+FindAddresses: TypeAlias = Callable[[str, int], Awaitable[Sequence[SocketAddress]]]
+"""Returns the addresses of a name, at least one, each with the port; raises DialError with the stage "resolve"."""
+
+_UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY})
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -51,6 +63,14 @@ def set_session_options(sock: socket.socket) -> None:
     )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def has_session_options(sock: socket.socket) -> bool:
+    """Whether `set_session_options` was called for `sock`, or for the listener that it came from before it came."""
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return True
+    # The last one that it sets, and the one that nobody else does.
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS
 
 
 def set_reset_on_close(sock: socket.socket) -> None:
@@ -127,44 +147,85 @@ class SocketChannel(ByteChannel):
         self.close()
 
 
-async def dial_tcp(host: str, port: int) -> socket.socket:
+async def dial_tcp(
+    host: str, port: int, *, deadline: float = math.inf, addresses: FindAddresses | None = None
+) -> socket.socket:
     """Connect to `host`, a name or an address, and return the connected, non-blocking socket.
 
-    A name's addresses are tried one after another, in the resolver's order. The caller sets the deadline
-    and owns the socket.
+    A name's addresses are tried one after another, in the resolver's order. The caller owns the socket.
+
+    Args:
+      host: whom to connect to.
+      port: where.
+      deadline: Trio time at which it is given up.
+      addresses: finds the addresses of a name; None asks the system each time.
 
     Raises:
-      DialError: the name does not resolve (stage "resolve") or no address accepts (stage "connect").
+      DialError: the name does not resolve (stage "resolve"), no address accepts ("connect"), or it took too
+        long ("timeout").
 
     """
     try:
-        address = str(parse_ip(host))
+        address = str(parse_ip(host)) if host[:1].isdigit() or ":" in host else ""
     except ValueError:
-        return await _dial_name(host, port)
-    return await _dial_address(socket.AF_INET6 if ":" in address else socket.AF_INET, (address, port))
+        address = ""
+    if address:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock, connected = _begin(family, (address, port))
+        if not connected:
+            with _given_up_at(deadline):
+                await _finish(sock)
+        return sock
+    with _given_up_at(deadline):
+        return await _dial_any(await (addresses or ask_system)(host, port))
 
 
-async def _dial_name(host: str, port: int) -> socket.socket:
+@contextmanager
+def _given_up_at(deadline: float) -> Iterator[None]:
+    with trio.CancelScope(deadline=deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise DialError("timeout", "no connection in time")
+
+
+async def ask_system(host: str, port: int) -> Sequence[SocketAddress]:
+    """Return the addresses of a name, as the system's resolver has them (a thread of its own asks it).
+
+    Raises:
+      DialError: the name does not resolve, stage "resolve".
+
+    """
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DialError(
             "resolve", getattr(error, "strerror", None) or "the name cannot be looked up"
         ) from error
-    last = DialError("resolve", "the name has no address")
-    for family, _, _, _, address in found:
+    if not found:
+        raise DialError("resolve", "the name has no address")
+    return [(family, address) for family, _, _, _, address in found]
+
+
+async def _dial_any(addresses: Sequence[SocketAddress]) -> socket.socket:
+    last: DialError | None = None
+    for family, address in addresses:
         try:
-            return await _dial_address(family, address)
+            sock, connected = _begin(family, address)
+            if not connected:
+                await _finish(sock)
+            return sock
         except DialError as error:
             last = error
+    assert last is not None, "a name has at least one address"
     raise last
 
 
-async def _dial_address(
-    family: int, address: tuple[str | bytes, int] | tuple[str, int, int, int] | tuple[int, bytes]
-) -> socket.socket:
-    # `trio.open_tcp_stream` would do, but its happy eyeballs cost a nursery and several tasks for an
-    # address that is already known: half of the handshakes per second.
+# `trio.open_tcp_stream` would do, but its happy eyeballs cost a nursery and several tasks for an address that
+# is already known: half of the handshakes per second.
+
+
+def _begin(family: int, address: _Address) -> tuple[socket.socket, bool]:
+    """Begin to connect, and return the socket and whether it is connected already."""
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
@@ -172,9 +233,9 @@ async def _dial_address(
     try:
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            await trio.lowlevel.wait_writable(sock)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+            # A backend on this host, whose part the kernel did meanwhile: asking once more is cheaper than epoll.
+            code = sock.connect_ex(address)
+        if code and code not in _UNDER_WAY:
             raise DialError("connect", _strerror(code))
         set_session_options(sock)
     except OSError as error:
@@ -183,7 +244,19 @@ async def _dial_address(
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, not code
+
+
+async def _finish(sock: socket.socket) -> None:
+    """Wait until `sock` is connected; closes it when it will not be."""
+    try:
+        await trio.lowlevel.wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise DialError("connect", _strerror(code))
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _strerror(code: int | None) -> str:

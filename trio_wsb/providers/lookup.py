@@ -45,10 +45,18 @@ class DNSLookup:
     Args:
       nameservers: whom to ask; none for those of /etc/resolv.conf, which is read anew for each question.
       timeout: seconds for an answer, all name servers together.
+      resolv_conf: the file that names the system's name servers.
 
     """
 
-    def __init__(self, nameservers: tuple[NameServer, ...] = (), timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        nameservers: tuple[NameServer, ...] = (),
+        timeout: float = 5.0,
+        *,
+        resolv_conf: str = "/etc/resolv.conf",
+    ) -> None:
+        self._resolv_conf = resolv_conf
         self._nameservers = nameservers
         self._timeout = timeout
 
@@ -73,7 +81,7 @@ class DNSLookup:
         except dns.resolver.NoNameservers as error:
             raise LookupFailed(_why(error)) from error
         except dns.resolver.NoResolverConfiguration as error:
-            raise LookupFailed("/etc/resolv.conf names no name server") from error
+            raise LookupFailed(f"{self._resolv_conf} names no name server") from error
         except (trio.TooSlowError, dns.exception.Timeout) as error:
             raise LookupFailed(f"no answer within {self._timeout:g} s") from error
         except dns.exception.DNSException as error:
@@ -102,7 +110,7 @@ class DNSLookup:
         import dns.asyncresolver
         import dns.nameserver
 
-        resolver = dns.asyncresolver.Resolver(configure=not self._nameservers)
+        resolver = dns.asyncresolver.Resolver(self._resolv_conf, configure=not self._nameservers)
         if self._nameservers:
             resolver.nameservers = [
                 dns.nameserver.Do53Nameserver(each.host, each.port) for each in self._nameservers

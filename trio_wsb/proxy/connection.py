@@ -27,6 +27,7 @@ from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
 from trio_wsb.proxy.chain import Answered, Passage, Remains, Step
 from trio_wsb.proxy.client import ClientLeft
+from trio_wsb.proxy.crowd import Visit
 from trio_wsb.proxy.internal import READING, InternalRequest, ping
 from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.plain import ResponseCutOff, proxy_request
@@ -71,6 +72,7 @@ class Connection:
         peer: Peer,
         *,
         deadline: float | None = None,
+        visit: Visit | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -80,6 +82,7 @@ class Connection:
           channel: the connection.
           peer: who is at its other end.
           deadline: when the first head must be complete, on Trio's clock; without it after the entry point's `read_timeout`.
+          visit: what it takes of its address's share; ended by the caller.
 
         """
         self._proxy = proxy
@@ -87,6 +90,7 @@ class Connection:
         self._channel = channel
         self._peer = peer
         self._deadline = deadline
+        self._visit = visit
         entry = self._entry()
         self._reader = RequestReader(REQUEST_LIMITS if entry is None else entry.head_limits)
         self._passage: Passage | None = None
@@ -196,13 +200,22 @@ class Connection:
         deadline, since a slow sender can keep any other one from passing.
         """
         reader = self._reader
+        visit = self._visit
         head = reader.next_head()  # a pipelined request may be here already
         if head is not None:
             # There may be thousands, each with an answer that need not wait: others must have their turn.
             await trio.lowlevel.checkpoint()
             return head
+        if visit is not None and not visit.wait():
+            return None  # too many of its address wait already: keeping it open is a favour
         if not first and not reader.started and not await self._receive_next(entry):
             return None
+        # Most clients have sent it by now, and a wait costs more than to look.
+        if first and (found := self._receive_at_once()) is not None:
+            if not found:
+                return None
+            if (head := reader.next_head()) is not None:
+                return head
         until = self._deadline if first else None
         if until is None:
             until = trio.current_time() + (entry.read_timeout or math.inf)
@@ -210,6 +223,8 @@ class Connection:
             while (head := reader.next_head()) is None:
                 if not await self._receive():
                     return None
+            if visit is not None:
+                visit.asked()
             return head
         if reader.started:
             raise BadRequest(408, "the request head did not come in time")
@@ -226,6 +241,18 @@ class Connection:
             finally:
                 self._proxy.idle_ends(idle)
         return False
+
+    def _receive_at_once(self) -> bool | None:
+        """Take what is there; whether there can be more, None if nothing is there yet."""
+        scratch = self._proxy.scratch
+        try:
+            received = self._channel.recv_into(scratch)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return False
+        self._reader.feed(scratch[:received])
+        return received > 0
 
     async def _receive(self) -> bool:
         scratch = self._proxy.scratch
@@ -429,9 +456,14 @@ class Connection:
         raise ClientLeft
 
 
-async def refuse_connection(channel: ByteChannel, scratch: memoryview, date: float | None = None) -> None:
-    """Answer a connection over the entry point's limit with 503, without reading its request; closes it."""
-    answer = error_response(503, "too many connections", (("Retry-After", "5"),), date=date)
+async def refuse_connection(
+    channel: ByteChannel, scratch: memoryview, date: float | None = None, status: int = 503
+) -> None:
+    """Answer a connection over a limit without reading its request, and close it.
+
+    `status` is 503 when the entry point is full, 429 (RFC 6585 section 4) when the client's address has its share.
+    """
+    answer = error_response(status, "too many connections", (("Retry-After", "5"),), date=date)
     try:
         channel.send(answer)
     except OSError:

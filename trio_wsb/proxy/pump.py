@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_wsb.net.channel import ByteChannel
+from trio_wsb.net.channel import UNBOUNDED, ByteChannel, Carried, Terms
 from trio_wsb.websocket.allowance import Allowance
 from trio_wsb.websocket.frames import FrameScanner, encode_close, encode_ping
 from trio_wsb.websocket.gate import UNLIMITED, FrameGate, OwnPings
@@ -50,6 +50,21 @@ class Checks:
         """Whether `pending` can be judged without more bytes."""
         self.pause: trio.CancelScope | None = None
         """The wait for the allowance, while there is one."""
+
+    def terms(self, now: float) -> Terms:
+        """Return on which terms bytes may go on unseen."""
+        message = self.gate.max_message or UNBOUNDED
+        if self.allowance is None:
+            return Terms(message)
+        allowance = self.allowance
+        return Terms(message, allowance.bytes(now, UNBOUNDED), allowance.messages(now, UNBOUNDED))
+
+    def note(self, carried: Carried) -> None:
+        """Note what went on unseen."""
+        self.gate.resume(carried.message)
+        if self.allowance is not None:
+            self.allowance.spend_bytes(carried.bytes)
+            self.allowance.spend_messages(carried.frames)
 
     @property
     def needed(self) -> bool:
@@ -302,9 +317,9 @@ class Pump:
         checks = self._checks
         assert checks is not None
         self._parked = True
-        if checks.allowance is None and not checks.pending and checks.gate.bare:
-            await self.source.carry(checks.gate.max_message)
-            checks.gate.resume(self.source.carried_message)
+        if not checks.pending and checks.gate.bare:
+            await self.source.carry(checks.terms(trio.current_time()))
+            checks.note(self.source.carried)
         else:
             await self.source.wait_readable()
         self._parked = False

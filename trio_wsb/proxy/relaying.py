@@ -10,7 +10,6 @@ from attrs import frozen
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.net.sockets import SocketChannel
-from trio_wsb.proxy.guard import SessionLimits
 
 log = structlog.stdlib.get_logger("trio_wsb.relay")
 
@@ -21,7 +20,6 @@ CONFIGURED: Final = "configured"
 UNAVAILABLE: Final = "not available"
 NOT_TCP: Final = "not plain TCP"
 MIRRORED: Final = "mirrored"
-RATES: Final = "rate limits"
 FULL: Final = "table full"
 REFUSED: Final = "refused by the kernel"
 
@@ -49,7 +47,6 @@ def choose_relay(
     mode: RelayMode,
     client: ByteChannel,
     backend: ByteChannel,
-    limits: SessionLimits,
     *,
     mirrored: bool,
 ) -> Relayed:
@@ -62,11 +59,10 @@ def choose_relay(
       mode: what the configuration says of the service.
       client: the client's channel.
       backend: the backend's channel.
-      limits: what the session may do; the kernel keeps all but rates.
       mirrored: whether the client's bytes are copied.
 
     """
-    reason = _against(table, mode, client, backend, limits, mirrored=mirrored)
+    reason = _against(table, mode, client, backend, mirrored=mirrored)
     if reason:
         return Relayed(client, backend, reason=reason)
     assert table is not None
@@ -90,7 +86,6 @@ def _against(
     mode: RelayMode,
     client: ByteChannel,
     backend: ByteChannel,
-    limits: SessionLimits,
     *,
     mirrored: bool,
 ) -> str:
@@ -101,8 +96,6 @@ def _against(
         return UNAVAILABLE
     if mirrored:
         return MIRRORED
-    if limits.message_rate or limits.byte_rate:
-        return RATES
     for channel in (client, backend):
         if not (isinstance(channel, SocketChannel) and channel.is_tcp):
             return NOT_TCP

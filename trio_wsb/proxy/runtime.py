@@ -19,6 +19,7 @@ from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.http.head import REQUEST_LIMITS, HeadLimits, RequestHead
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.proxy.chain import Step
+from trio_wsb.proxy.crowd import Crowd
 from trio_wsb.proxy.mirrors import Mirrors
 from trio_wsb.proxy.places import HandshakePlaces
 from trio_wsb.proxy.record import Observers
@@ -83,6 +84,8 @@ class EntryPointRuntime:
     """For requests over TLS."""
     proxy_protocol: ForwardPolicy | None = None
     """Whose PROXY headers are believed; None where none is read."""
+    pending_per_address: int = 0
+    connections_per_address: int = 0
     steps: tuple[Step, ...] = ()
     """Middlewares of the entry point, for its pages that need no router; a route has them among its own."""
 
@@ -139,6 +142,8 @@ class Proxy:
         """Bounds the handshakes under way."""
         self.handshakes = Handshakes()
         """TLS handshakes of clients."""
+        self.crowd = Crowd()
+        """What each client address takes of an entry point."""
         self.connections: Counter[str] = Counter()
         """Open client connections by entry point."""
         self.stopping = False

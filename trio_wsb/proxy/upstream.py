@@ -13,7 +13,7 @@ from trio_wsb.errors import BadResponse, DialError, Error, HTTPError
 from trio_wsb.http.head import RequestHead, ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some
-from trio_wsb.net.sockets import SocketChannel, dial_tcp
+from trio_wsb.net.sockets import FindAddresses, SocketChannel, dial_tcp
 from trio_wsb.net.tls import handshake
 from trio_wsb.proxy.chain import RetryPolicy
 from trio_wsb.proxy.places import HandshakePlaces
@@ -30,18 +30,26 @@ RETRY_AFTER = 5
 """Seconds after which a client that found no backend should come back (RFC 9110 section 10.2.3)."""
 
 
-async def dial(url: BackendURL, transport: TransportRuntime) -> ByteChannel:
+async def dial(
+    url: BackendURL, transport: TransportRuntime, *, addresses: FindAddresses | None = None
+) -> ByteChannel:
     """Connect to the backend at `url`, under TLS where its scheme says so; the caller owns the channel.
+
+    Args:
+      url: the backend.
+      transport: deadlines and TLS.
+      addresses: finds the addresses of a name; None asks the system each time.
 
     Raises:
       DialError: it cannot be reached within the transport's dial timeout.
 
     """
-    with trio.move_on_after(transport.dial_timeout or math.inf):
-        sock = await dial_tcp(url.host, url.port)
-        if transport.tls is not None and url.tls:
-            return await handshake(sock, transport.tls, transport.server_name or transport.called(url).host)
+    deadline = trio.current_time() + (transport.dial_timeout or math.inf)
+    sock = await dial_tcp(url.host, url.port, deadline=deadline, addresses=addresses)
+    if transport.tls is None or not url.tls:
         return SocketChannel(sock)
+    with trio.CancelScope(deadline=deadline):
+        return await handshake(sock, transport.tls, transport.server_name or url.host)
     raise DialError("timeout", "no connection in time")
 
 

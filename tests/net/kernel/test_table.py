@@ -20,6 +20,7 @@ from tests.net.kernel.stage import (
     tcp_pair,
     traffic,
 )
+from trio_wsb.net.channel import FREELY, Terms
 from trio_wsb.net.kernel.selftest import self_test
 from trio_wsb.websocket.frames import CLOSE, CONTINUATION, PING, TEXT, FrameScanner
 
@@ -29,7 +30,7 @@ MESSAGE = frame(b"hello", masked=True)
 ANSWER = frame(b"world", masked=False)
 
 
-async def pump(session: KernelSession, index: int, limit: int = 0) -> None:
+async def pump(session: KernelSession, index: int, terms: Terms = FREELY) -> None:
     """Do a pump's work for one direction, until it ends."""
     leg, sink = session.legs[index], session.legs[1 - index]
     scanner, scratch = session.scanners[index], bytearray(65536)
@@ -37,7 +38,7 @@ async def pump(session: KernelSession, index: int, limit: int = 0) -> None:
         try:
             count = leg.recv_into(scratch)
         except BlockingIOError:
-            await leg.carry(limit)
+            await leg.carry(terms)
             continue
         if count == 0:
             sink.shutdown()
@@ -83,13 +84,13 @@ async def test_what_was_there_before_is_read_first() -> None:
         leg = entered[0]
         scanner = FrameScanner(masked=True)
         leg.follow(scanner, 0)
-        assert not leg.direction.open(1 << 62)
+        assert not leg.direction.open()
         scratch = bytearray(100)
         count = leg.recv_into(scratch)
         assert scratch[:count] == MESSAGE
         scanner.feed(scratch[:count])
         entered[1].send(scratch[:count])
-        assert leg.direction.open(1 << 62)
+        assert leg.direction.open()
         await send(client, MESSAGE)
         assert await receive(backend, 2 * len(MESSAGE)) == 2 * MESSAGE
         for each in entered:
@@ -115,7 +116,7 @@ async def test_what_needs_a_decision_is_for_user_space(unusual: bytes) -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
         way = session.up
-        assert way.open(1 << 62)
+        assert way.open()
         await send(session.client, MESSAGE)
         assert await receive(session.backend, len(MESSAGE)) == MESSAGE
         # One segment, which is given away whole: its first message too.
@@ -134,7 +135,7 @@ async def test_messages_over_the_limit_are_for_user_space() -> None:
         session = KernelSession(table)
         half = frame(b"x" * 50, masked=True, opcode=TEXT, final=False)
         rest = frame(b"x" * 51, masked=True, opcode=CONTINUATION)
-        assert session.up.open(100)
+        assert session.up.open(Terms(message=100))
         await send(session.client, frame(b"x" * 100, masked=True))
         await receive(session.backend, 106)
         await send(session.client, half)
@@ -238,7 +239,7 @@ async def test_a_session_that_is_over_is_flushed() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
         message = frame(b"x" * 30_000, masked=True)
-        assert session.up.open(1 << 62)
+        assert session.up.open()
         await send(session.client, 20 * message)
         for leg in session.legs:
             leg.close()
@@ -299,7 +300,7 @@ async def test_openings_that_are_of_no_use_become_rare() -> None:
         session = KernelSession(table)
         opened = 0
         for _ in range(200):
-            opened += session.up.open(1 << 62)
+            opened += session.up.open()
             session.up.shut()
         assert 0 < opened < 20
         session.close()
@@ -329,7 +330,7 @@ async def test_a_bare_end_does_not_break_the_other_side() -> None:
     """A FIN alone is a segment without bytes: sent on, it would make the kernel report a broken pipe."""
     async with kernel_table() as table:
         session = KernelSession(table)
-        assert session.up.open(1 << 62)
+        assert session.up.open()
         session.client.shutdown(socket.SHUT_WR)
         await trio.lowlevel.wait_readable(session.up.source)
         session.up.shut()
@@ -374,5 +375,30 @@ async def test_a_way_that_is_stuck_is_taken_back(autojump_clock: trio.testing.Mo
             assert table.stalls == 1
             nursery.cancel_scope.cancel()
         assert session.up.ended
-        assert not session.up.open(1 << 62)
+        assert not session.up.open()
+        session.close()
+
+
+@pytest.mark.parametrize("terms", [Terms(bytes=3 * len(MESSAGE) + 1), Terms(frames=3)])
+async def test_what_the_terms_do_not_allow_waits(terms: Terms) -> None:
+    async with kernel_table() as table:
+        session = KernelSession(table)
+        for _ in range(2):
+            assert session.up.open(terms)
+            for _ in range(3):
+                await send(session.client, MESSAGE)
+                assert await receive(session.backend, len(MESSAGE)) == MESSAGE
+            await send(session.client, MESSAGE)
+            await trio.lowlevel.wait_readable(session.up.source)
+            session.up.shut()
+            assert (session.up.carried.bytes, session.up.carried.frames) == (3 * len(MESSAGE), 3)
+            scratch = bytearray(100)
+            assert session.legs[0].recv_into(scratch) == len(MESSAGE)
+            session.scanners[0].feed(scratch[: len(MESSAGE)])
+            assert session.legs[1].send(scratch[: len(MESSAGE)]) == len(MESSAGE)
+            await receive(session.backend, len(MESSAGE))
+        assert session.up.open()
+        for _ in range(100):
+            await send(session.client, MESSAGE)
+        await receive(session.backend, 100 * len(MESSAGE))
         session.close()

@@ -205,6 +205,11 @@ ENTRYPOINT_CONNECTIONS: Final = _gauge(
 ENTRYPOINT_LIMIT: Final = _gauge(
     "trio_wsb_entrypoint_connections_limit", "maxConnections; 0 is no limit.", "entrypoint"
 )
+ENTRYPOINT_REFUSED: Final = _counter(
+    "trio_wsb_entrypoint_address_refusals_total",
+    "Connections refused since their client's address had its share: maxPendingPerAddress, maxConnectionsPerAddress.",
+    "entrypoint",
+)
 ENTRYPOINT_SESSIONS: Final = _gauge("trio_wsb_entrypoint_sessions_open", "Sessions open now.", "entrypoint")
 ENTRYPOINT_REQUESTS: Final = _counter(
     "trio_wsb_entrypoint_requests_total",

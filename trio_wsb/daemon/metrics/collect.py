@@ -132,6 +132,7 @@ def entry_points(scene: Scene) -> Iterator[Family]:
     entries = proxy.runtime.entry_points
     yield c.ENTRYPOINT_CONNECTIONS.family([((name,), proxy.connections[name]) for name in entries])
     yield c.ENTRYPOINT_LIMIT.family(((name,), entry.max_connections) for name, entry in entries.items())
+    yield c.ENTRYPOINT_REFUSED.family([((name,), proxy.crowd.refused_total[name]) for name in entries])
     open_now = dict.fromkeys(entries, 0) | {name: level.open for name, level in levels.items()}
     yield c.ENTRYPOINT_SESSIONS.family(((name,), count) for name, count in open_now.items())
     yield c.ENTRYPOINT_REQUESTS.family(_requests({(name,): level for name, level in levels.items()}))

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_wsb.net.channel import ByteChannel, Data
+from trio_wsb.net.channel import FREELY, NOTHING, ByteChannel, Carried, Data, Terms
 from trio_wsb.net.sockets import check_open, set_reset_on_close
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _MOST_SKIPPED: Final = 256
 
 # Words of struct direction in relay.bpf.c.
 _PASSED, _REDIRECTED, _SEGMENTS, _NOTED, _GATE, _CREDIT, _THRESHOLD, _LIMIT = range(8)
-_LEFT, _MESSAGE, _PAYLOAD, _MESSAGES, _CONTROL, _FLAGS = 8, 9, 10, 11, 12, 18
+_LEFT, _MESSAGE, _PAYLOAD, _MESSAGES, _CONTROL, _TEXTS, _FLAGS, _ALLOWED = 8, 9, 10, 11, 12, 14, 18, 30
 WORDS: Final = 32
 """Words of 8 bytes in one direction."""
 
@@ -72,7 +72,7 @@ class Direction:
     """One direction of a session in the kernel: everything that `source` receives goes to `sink`."""
 
     __slots__ = (
-        "_credit", "_fruitless", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
+        "_before", "_ceiling", "_credit", "_fruitless", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
         "flushed", "forwarded", "is_open", "scanner", "sink", "slot", "source", "words",
     )  # fmt: skip
 
@@ -93,6 +93,8 @@ class Direction:
         self._offset = 0
         self._seen: tuple[int, ...] = (0,) * 9
         self._task: trio.lowlevel.Task | None = None
+        self._before = (0, 0)  # bytes and frames sent on when the way was opened last
+        self._ceiling = 0  # what `redirected` may become on the terms that it was opened on
         self._fruitless = 0
         self._skip = 0
         words[self.at : self.at + WORDS] = memoryview(bytes(8 * WORDS)).cast("Q")
@@ -114,8 +116,8 @@ class Direction:
 
     # The gate.
 
-    def open(self, limit: int) -> bool:
-        """Let the kernel send on messages of at most `limit` bytes, if nothing is under way to us; whether it does."""
+    def open(self, terms: Terms = FREELY) -> bool:
+        """Let the kernel send on what keeps the terms, if nothing is under way to us; whether it does."""
         scanner = self.scanner
         if scanner is None or self.ended or not scanner.plain:
             return False
@@ -136,7 +138,10 @@ class Direction:
         left, first, fragmented = scanner.give()
         words[at + _LEFT] = left
         words[at + _MESSAGE] = 0
-        words[at + _LIMIT] = limit
+        words[at + _LIMIT] = terms.message
+        self._before = self._totals()
+        words[at + _ALLOWED] = min(NEVER, self._before[1] + terms.frames)
+        self._ceiling = self._before[0] + terms.bytes
         words[at + _FLAGS] = first | fragmented << 8 | (0x80 if scanner.masked else 0) << 16
         self._grant(room)
         self.flushed = False
@@ -164,14 +169,23 @@ class Direction:
     def _grant(self, room: int) -> None:
         words, at = self.words, self.at
         credit = words[at + _REDIRECTED] + room
-        if credit > words[at + _CREDIT]:
+        if credit > self._ceiling:
+            # What the terms allow is used up before the credit, and nobody is to be asked for more.
+            words[at + _CREDIT], words[at + _THRESHOLD] = self._ceiling, NEVER
+        elif credit > words[at + _CREDIT] or words[at + _THRESHOLD] == NEVER:
             words[at + _CREDIT] = credit
             words[at + _THRESHOLD] = credit - self._credit // 2
 
+    def _totals(self) -> tuple[int, int]:
+        """Return the bytes and the messages and control frames that the kernel has sent on."""
+        words, at = self.words, self.at
+        return int(words[at + _REDIRECTED]), int(sum(words[at + _TEXTS : at + _FLAGS]))
+
     @property
-    def message(self) -> int:
-        """How many payload bytes the message under way has, as far as the kernel has seen it."""
-        return int(self.words[self.at + _MESSAGE])
+    def carried(self) -> Carried:
+        """What went on since the way was opened last."""
+        sent, frames = self._totals()
+        return Carried(int(self.words[self.at + _MESSAGE]), sent - self._before[0], frames - self._before[1])
 
     @property
     def redirected(self) -> int:
@@ -275,7 +289,7 @@ class Direction:
 class KernelLeg(ByteChannel):
     """One side of a session in the kernel: reads from one direction and writes to the other."""
 
-    __slots__ = ("_message", "_pair", "_reads", "_sock", "_writes", "recv_into")
+    __slots__ = ("_carried", "_pair", "_reads", "_sock", "_writes", "recv_into")
 
     can_half_close = True
 
@@ -287,7 +301,7 @@ class KernelLeg(ByteChannel):
         self._sock = sock
         self._reads = reads
         self._writes = writes
-        self._message = 0
+        self._carried = NOTHING
         self.recv_into = sock.recv_into
 
     @property
@@ -309,18 +323,18 @@ class KernelLeg(ByteChannel):
         check_open(self._sock)
         return trio.lowlevel.wait_readable(self._sock)
 
-    async def carry(self, limit: int = 0) -> None:
+    async def carry(self, terms: Terms = FREELY) -> None:
         check_open(self._sock)
         reads = self._reads
-        if not reads.open(limit or NEVER):
-            self._message = 0
+        if not reads.open(terms):
+            self._carried = NOTHING
             await trio.lowlevel.wait_readable(self._sock)
             return
         try:
             await reads.wait()
         finally:
             reads.shut()
-            self._message = reads.message
+            self._carried = reads.carried
 
     async def wait_writable(self) -> None:
         check_open(self._sock)
@@ -335,8 +349,8 @@ class KernelLeg(ByteChannel):
         self._reads.merge()
 
     @property
-    def carried_message(self) -> int:
-        return self._message
+    def carried(self) -> Carried:
+        return self._carried
 
     def shutdown(self) -> None:
         self._pair.shutdown(self._sock, self._writes)

@@ -76,7 +76,8 @@ struct direction {
 	struct scan scan;
 	/* The scan of the segment at hand until it is committed. */
 	struct scan draft;
-	__u64 reserved[2];
+	__u64 allowed;    /* messages and control frames that may have begun; written by user space alone */
+	__u64 reserved;
 };
 _Static_assert(sizeof(struct direction) == 256, "user space counts on it");
 
@@ -204,6 +205,9 @@ SECTION static long step(__u64 index, struct walk *walk)
 	if (length - position < need)
 		return 1;
 
+	if (opcode != CONTINUATION &&
+	    scan->texts + scan->binaries + scan->pings + scan->pongs >= walk->direction->allowed)
+		return 1;
 	if (opcode <= BINARY) {
 		if ((opcode == CONTINUATION) != scan->fragmented)
 			return 1;

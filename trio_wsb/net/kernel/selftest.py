@@ -8,7 +8,7 @@ from typing import Final, Self
 import trio
 
 from trio_wsb.errors import Error
-from trio_wsb.net.kernel.legs import NEVER, Direction
+from trio_wsb.net.kernel.legs import Direction
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.websocket.frames import FrameScanner
 
@@ -57,7 +57,7 @@ async def self_test(table: KernelTable) -> None:
 
 async def _frames(way: Direction, near: socket.socket, far: socket.socket, message: bytes) -> None:
     """Send messages from `near` to `far`, through the kernel alone."""
-    if not way.open(NEVER):
+    if not way.open():
         raise SelfTestFailed("the counters of TCP are not what they should be")
     for _ in range(3):
         near.send(message)
@@ -73,7 +73,7 @@ async def _frames(way: Direction, near: socket.socket, far: socket.socket, messa
 
 async def _hand_back(way: Direction, near: socket.socket) -> None:
     """Send a Close frame, which must come to user space, and what comes after it behind it."""
-    way.open(NEVER)
+    way.open()
     near.send(_CLOSE)
     await trio.lowlevel.wait_readable(way.source)
     near.send(_MESSAGE)
