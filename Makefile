@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TIME   := 30s
 CLANG  ?= clang-14
 KERNEL := trio_wsb/net/kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format coverage bench bpf install uninstall clean
+.PHONY: help demo test test-full fuzz autobahn check format coverage bench bpf install uninstall clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +27,17 @@ demo: $(STAMP) ## balance demo clients over demo backends, with a live table (AR
 
 test: $(STAMP) ## run the tests (ARGS="-k relay")
 	$(BIN)/python -m pytest $(ARGS)
+
+test-full: $(STAMP) ## the tests with every optional tool, failing on skips that tests/strictness.py does not allow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz,peers,bench]'
+	$(BIN)/python -m pytest -p tests.strictness $(ARGS)
+
+fuzz: $(STAMP) ## fuzz all targets with coverage guidance (TIME=30s for each; ARGS="frames gate", ARGS=--keep)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
+	$(BIN)/python -m fuzz --time $(TIME) $(ARGS)
+
+autobahn: $(STAMP) ## the Autobahn test suite, directly and through the daemon (needs Python 2.7; ARGS="--cases 1.* 7.*")
+	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
 check: $(STAMP) ## ruff, mypy strict and the layer test
 	$(BIN)/ruff check .
@@ -58,4 +70,4 @@ uninstall: ## remove what install put there; a changed configuration stays
 	@systemd/install.sh uninstall
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist bench/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
+	rm -rf $(VENV) build dist bench/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov .fuzz .autobahn

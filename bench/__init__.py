@@ -9,7 +9,7 @@ Words used here:
 *load generator*
     the clients (``loadgen.c``): a closed loop that checks every echoed byte, or it gives no figure at all.
 *scenario*
-    one question: echo, handshakes, idle.
+    one question: echo of a size, cost at a fixed rate, handshakes, memory, reload and their like.
 *round*
     every scenario once with every peer, the peers in turn, so that a machine that slows down slows all.
 *sample*

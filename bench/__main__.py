@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import asdict
+from attrs import asdict, evolve
 
-from bench import machine, report
-from bench.peers import PEERS, Peer
+from bench import machine, plots, report
+from bench.peer import Peer
+from bench.peers import PEERS
 from bench.processes import BenchError, MissingToolError
-from bench.run import Options, measure, prepared
-from bench.scenarios import SCENARIOS
+from bench.run import HELD, Options, measure, prepared
+from bench.scenarios import SCENARIOS, Scenario
 
 BUSY = 0.2
 """Cores in use before the bench begins from which on its report says so."""
@@ -45,18 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    what = _extent(options)
+    scenarios = [SCENARIOS[name] for name in options.scenarios or _asked(full=options.full)]
     peers, versions = _available(options.peers)
-    scenarios = [SCENARIOS[name] for name in options.scenarios]
-    what = Options(options.rounds, options.seconds, options.sessions, options.size, options.idle)
     about = machine.describe(versions, rounds=what.rounds, seconds=what.seconds)
     busy = machine.busy_cores()
     if busy > BUSY:
         about["Disturbed"] = f"other programs used {busy:.2f} cores when this began"
         print(f"bench: {about['Disturbed']}; measure again when they rest", file=sys.stderr)
+    tables = [
+        report.Table(each.name, _title(each, what), each.figure, each.unit, each.columns)
+        for each in scenarios
+    ]
     with prepared(what) as bench:
-        tables = [report.Table(each.name, each.title(bench), each.figure) for each in scenarios]
         samples = measure(bench, scenarios, peers, what.rounds, _tell)
-    page = report.markdown(samples, tables, about, report.TARGETS if what.standard else ())
+    targets = report.TARGETS if what.held == HELD else ()
+    page = report.markdown(samples, tables, about, targets, _draw(samples, tables, options))
     print(f"\n{page}", end="")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +73,38 @@ def _run(options: argparse.Namespace) -> int:
             json.dumps({"about": about, "samples": [asdict(each) for each in samples]}, indent=1)
         )
     return 0
+
+
+def _extent(options: argparse.Namespace) -> Options:
+    default = Options.full() if options.full else Options()
+    wanted = {name: getattr(options, name) for name in ("rounds", "seconds", "held")}
+    return evolve(default, **{name: value for name, value in wanted.items() if value is not None})
+
+
+def _asked(*, full: bool) -> list[str]:
+    return [scenario.name for scenario in SCENARIOS.values() if full or scenario.quick]
+
+
+def _title(scenario: Scenario, what: Options) -> str:
+    return f"{scenario.title}: {what.held:,}" if scenario.once else scenario.title
+
+
+def _draw(
+    samples: Sequence[report.Sample], tables: Sequence[report.Table], options: argparse.Namespace
+) -> list[tuple[str, str]]:
+    """Write the pictures if they are wanted, and return their titles and paths as the report names them."""
+    if options.plots is None:
+        return []
+    options.plots.mkdir(parents=True, exist_ok=True)
+    beside = options.markdown.parent if options.markdown else Path()
+    drawn = []
+    for which in plots.PICTURES:
+        text = plots.picture(samples, tables, which)
+        if text is not None:
+            path = options.plots / f"{which.name}.svg"
+            path.write_text(text)
+            drawn.append((which.title, os.path.relpath(path, beside)))
+    return drawn
 
 
 def _available(names: Sequence[str]) -> tuple[list[Peer], list[str]]:
@@ -94,28 +132,35 @@ def _available(names: Sequence[str]) -> tuple[list[Peer], list[str]]:
 def _tell(sample: report.Sample) -> None:
     figure = SCENARIOS[sample.scenario].figure
     value = report.format_number(sample.figures[figure])
-    print(f"round {sample.round}  {sample.scenario:<11} {sample.peer:<9} {value:>9} {figure}", flush=True)
+    print(f"round {sample.round}  {sample.scenario:<13} {sample.peer:<16} {value:>9} {figure}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure trio-wsb beside other proxies on this machine."
     )
-    default = Options()
-    numbers: tuple[tuple[str, Callable[[str], float], float, str, str], ...] = (
-        ("--rounds", _within(int, 1, 100), default.rounds, "N", "how often everything is measured"),
-        ("--seconds", _within(float, 0.1, 600), default.seconds, "S", "how long each measurement takes"),
-        ("--sessions", _within(int, 1, 10_000), default.sessions, "N", "sessions that echo"),
-        ("--size", _within(int, 1, 16 << 20), default.size, "BYTES", "of an echoed message"),
-        ("--idle", _within(int, 1, 50_000), default.idle, "N", "idle sessions for RSS"),
+    short, full = Options(), Options.full()
+    parser.add_argument("--full", action="store_true", help="every question, more and longer rounds")
+    numbers: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
+        ("rounds", _within(int, 1, 100), "N", "how often everything is measured"),
+        ("seconds", _within(float, 0.1, 600), "S", "how long each measurement takes"),
+        ("held", _within(int, 100, 50_000), "N", "sessions where many are held"),
     )
-    for name, convert, value, metavar, text in numbers:
-        parser.add_argument(name, type=convert, default=value, metavar=metavar, help=f"{text} ({value:g})")
-    for name, known in (("--peers", list(PEERS)), ("--scenarios", list(SCENARIOS))):
-        parser.add_argument(
-            name, type=_names(known), default=known, metavar="NAMES", help=f"of {','.join(known)} (all)"
-        )
+    for name, convert, metavar, text in numbers:
+        both = f"{text} ({getattr(short, name):g}, with --full {getattr(full, name):g})"
+        parser.add_argument(f"--{name}", type=convert, metavar=metavar, help=both)
+    parser.add_argument(
+        "--peers",
+        type=_names(list(PEERS)),
+        default=list(PEERS),
+        metavar="NAMES",
+        help=f"of {','.join(PEERS)}",
+    )
+    parser.add_argument(
+        "--scenarios", type=_names(list(SCENARIOS)), metavar="NAMES", help=f"of {','.join(SCENARIOS)}"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there as well")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write pictures there (SVG)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
 

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { RECEIVE_SIZE = 256 * 1024, EVENTS = 256, MAX_LISTENERS = 64 };
+enum { RECEIVE_SIZE = 256 * 1024, EVENTS = 256, MAX_LISTENERS = 1000 };
 /* An echo is never longer than what came in, but for one header or control payload kept from earlier. */
 enum { SEND_SIZE = RECEIVE_SIZE + HEAD_LIMIT };
 

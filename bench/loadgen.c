@@ -2,11 +2,15 @@
  *
  *   loadgen echo       --ports P[,P...] --sessions N --size BYTES --seconds S [--warmup S]
  *   loadgen handshakes --ports P[,P...] --sessions N --seconds S [--warmup S]
+ *   loadgen rate       --ports P[,P...] --sessions N --size BYTES --seconds S --rate R [--warmup S]
+ *   loadgen storm      --ports P[,P...] --sessions N
  *   loadgen idle       --ports P[,P...] --sessions N [--size BYTES]
  *
  * echo: each session sends a masked binary message, waits for its echo, compares every byte, and sends the
  * next. handshakes: N clients at a time connect, upgrade with a head as browsers send it, check the 101 and
- * drop the connection. idle: opens N sessions, exchanges one message on each so that both relay directions
+ * drop the connection. rate: R messages a second over all sessions, each session no more than one at a time;
+ * latencies count from when a message was due. storm: N clients connect at once, upgrade and exchange one
+ * message; who is told to come back later (503) does so RETRY_MS later. idle: opens N sessions, exchanges one message on each so that both relay directions
  * have worked, prints "ready" and holds them until standard input ends; then one more message on each shows
  * that all are alive. One JSON object on standard output tells the result; times are CLOCK_MONOTONIC.
  *
@@ -19,6 +23,7 @@
 #include <getopt.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 enum { RECEIVE_SIZE = 256 * 1024, EVENTS = 256, MAX_PORTS = 64 };
@@ -28,13 +33,16 @@ enum { POOL_SPREAD = 65536 };           /* messages are slices of one random poo
 enum { STALL_SECONDS = 10 };            /* no event for so long: something hangs */
 enum { SLACK_SECONDS = 60, HOLD_SECONDS = 900 }; /* the program ends itself after that, whatever happens */
 
-enum mode { ECHO, HANDSHAKES, IDLE };
-enum stage { UNUSED, UPGRADING, OPENED };
+enum { TICK_US = 500, RETRY_MS = 200 };
+
+enum mode { ECHO, HANDSHAKES, RATE, STORM, IDLE };
+enum stage { UNUSED, UPGRADING, OPENED, REFUSED };
 
 struct session {
     int fd;
     enum stage stage;
     uint64_t started_ns; /* of the handshake or of the message under way */
+    uint64_t retry_ns;   /* when a refused one comes back */
     uint8_t *out;        /* the head or frame under way */
     size_t out_size, out_sent;
     char accept[ACCEPT_CHARS];
@@ -51,12 +59,12 @@ static struct {
     enum mode mode;
     uint16_t ports[MAX_PORTS];
     size_t port_count, sessions, size;
-    double seconds, warmup;
-} option = {.size = 64, .sessions = 20, .seconds = 3, .warmup = 0.5};
+    double seconds, warmup, rate;
+} option = {.size = 64, .sessions = 20, .seconds = 3, .warmup = 0.5, .rate = 1000};
 
 static int epoll;
 static struct session *sessions;
-static size_t started, opened, in_flight; /* sessions; in_flight also counts handshakes under way */
+static size_t started, opened, refused, waiting, in_flight; /* sessions; in_flight also counts handshakes under way */
 static uint64_t measure_from = UINT64_MAX, measure_until = UINT64_MAX;
 static uint64_t counted, random_state;
 static uint8_t *pool, received[RECEIVE_SIZE];
@@ -160,11 +168,13 @@ static void start_session(struct session *s, uint64_t now)
         die("bind: %s", strerror(errno));
     if (connect(s->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
         die("connect to 127.0.0.1:%u: %s", port, strerror(errno));
+    if (s->stage != REFUSED) { /* else its time goes on */
+        s->started_ns = now;
+        in_flight++;
+    }
     s->stage = UPGRADING;
-    s->started_ns = now;
     s->head_size = 0;
     write_request(s, port);
-    in_flight++;
     struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = s};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, s->fd, &e))
         die("epoll_ctl: %s", strerror(errno));
@@ -172,7 +182,7 @@ static void start_session(struct session *s, uint64_t now)
 
 static void start_sessions(uint64_t now)
 {
-    size_t at_once = option.mode == HANDSHAKES ? option.sessions : OPENING_AT_ONCE;
+    size_t at_once = option.mode == HANDSHAKES || option.mode == STORM ? option.sessions : OPENING_AT_ONCE;
     for (; started < option.sessions && started - opened < at_once; started++)
         start_session(&sessions[started], now);
 }
@@ -201,12 +211,22 @@ static void take_response(struct session *s, const uint8_t *in, size_t size, uin
     const char *end = memmem(s->head, s->head_size, "\r\n\r\n", 4);
     if (!end)
         return;
+    if (option.mode == STORM && !strncmp(s->head, "HTTP/1.1 503 ", 13)) {
+        close(s->fd);
+        s->stage = REFUSED;
+        s->retry_ns = now + RETRY_MS * 1000000ull;
+        refused++;
+        waiting++;
+        return; /* still in flight: it comes back */
+    }
     check_response(s, (size_t)(end - s->head) + 4);
     in_flight--;
     if (option.mode != HANDSHAKES) {
         s->stage = OPENED;
         opened++;
-        if (option.mode == IDLE)
+        if (option.mode == STORM)
+            record(now - s->started_ns);
+        if (option.mode == IDLE || option.mode == STORM)
             send_message(s, now);
         start_sessions(now);
         return;
@@ -247,8 +267,8 @@ static void take_echo(struct session *s, const uint8_t *in, size_t size, uint64_
             return;
         s->in_flight = false;
         in_flight--;
-        if (option.mode == IDLE || now < measure_from)
-            counted += option.mode == IDLE;
+        if (option.mode == IDLE || option.mode == STORM || now < measure_from)
+            counted += option.mode == IDLE || option.mode == STORM;
         else {
             counted += now < measure_until;
             record(now - s->started_ns);
@@ -275,7 +295,7 @@ static void serve(struct session *s, uint32_t events)
         uint64_t now = now_ns();
         if (s->stage == UPGRADING) {
             take_response(s, received, (size_t)n, now);
-            if (option.mode == HANDSHAKES && (s->stage == UNUSED || s->started_ns != generation))
+            if (s->stage == REFUSED || (option.mode == HANDSHAKES && (s->stage == UNUSED || s->started_ns != generation)))
                 return; /* closed, and perhaps used for the next handshake already */
         } else
             take_echo(s, received, (size_t)n, now);
@@ -286,6 +306,50 @@ static void serve(struct session *s, uint32_t events)
 
 /* ---- the run ---- */
 
+static int ticker = -1;
+static size_t due_sent, next_session; /* messages of RATE that were sent, and whose turn it is */
+
+static void start_ticking(uint64_t tick_us)
+{
+    struct itimerspec every = {.it_interval.tv_nsec = (long)tick_us * 1000, .it_value.tv_nsec = (long)tick_us * 1000};
+    ticker = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = &ticker};
+    if (ticker < 0 || timerfd_settime(ticker, 0, &every, NULL) || epoll_ctl(epoll, EPOLL_CTL_ADD, ticker, &e))
+        die("timerfd: %s", strerror(errno));
+}
+
+/* Sends what is due by now, on the sessions that have nothing under way. */
+static void send_due(uint64_t now)
+{
+    uint64_t start = measure_from - (uint64_t)(option.warmup * 1e9);
+    size_t due = (size_t)((double)(now - start) / 1e9 * option.rate);
+    for (size_t tried = 0; due_sent < due && tried < option.sessions; tried++) {
+        struct session *s = &sessions[next_session++ % option.sessions];
+        if (s->in_flight)
+            continue;
+        /* Counted from when it was due: a stall delays all that were due meanwhile, not one message. */
+        send_message(s, start + (uint64_t)((double)++due_sent / option.rate * 1e9));
+    }
+}
+
+static void tick(void)
+{
+    uint64_t ticks, now = now_ns();
+    if (read(ticker, &ticks, sizeof ticks) < 0)
+        return;
+    if (option.mode == RATE && now < measure_until)
+        send_due(now);
+    else if (option.mode == RATE) {
+        close(ticker);
+        ticker = -1;
+    }
+    for (size_t i = 0; option.mode == STORM && waiting && i < option.sessions; i++)
+        if (sessions[i].stage == REFUSED && sessions[i].retry_ns <= now) {
+            waiting--;
+            start_session(&sessions[i], now);
+        }
+}
+
 static bool input_ended(void)
 {
     char ignored[256];
@@ -295,7 +359,7 @@ static bool input_ended(void)
 /* Serves events until nothing is under way (`until_input_ends`: until standard input has ended). */
 static void run(bool until_input_ends)
 {
-    while (until_input_ends || in_flight) {
+    while (until_input_ends || in_flight || (option.mode == RATE && ticker >= 0)) {
         struct epoll_event events[EVENTS];
         int count = epoll_wait(epoll, events, EVENTS, until_input_ends ? -1 : STALL_SECONDS * 1000);
         if (count < 0 && errno != EINTR)
@@ -303,7 +367,9 @@ static void run(bool until_input_ends)
         if (count == 0)
             die("%zu sessions stalled: nothing arrived for %d s", in_flight, STALL_SECONDS);
         for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr)
+            if (events[i].data.ptr == &ticker)
+                tick();
+            else if (events[i].data.ptr)
                 serve(events[i].data.ptr, events[i].events);
             else if (input_ended())
                 return;
@@ -338,6 +404,31 @@ static void run_echo(void)
            "\"messages_per_s\": %.1f, \"mb_per_s\": %.3f",
            option.sessions, option.size, option.seconds, (unsigned long long)counted, per_second,
            per_second * (double)option.size / 1e6);
+    print_latencies();
+}
+
+static void run_rate(void)
+{
+    start_sessions(now_ns());
+    run(false);
+    start_clock();
+    start_ticking(TICK_US);
+    run(false);
+    printf("{\"mode\": \"rate\", \"sessions\": %zu, \"size\": %zu, \"seconds\": %g, \"wanted_per_s\": %g, "
+           "\"messages\": %llu, \"messages_per_s\": %.1f",
+           option.sessions, option.size, option.seconds, option.rate, (unsigned long long)counted,
+           (double)counted / option.seconds);
+    print_latencies();
+}
+
+static void run_storm(void)
+{
+    uint64_t begun = now_ns();
+    start_ticking(RETRY_MS * 1000 / 4);
+    start_sessions(begun);
+    run(false);
+    printf("{\"mode\": \"storm\", \"sessions\": %zu, \"alive\": %llu, \"refused\": %zu, \"storm_s\": %.3f",
+           option.sessions, (unsigned long long)counted, refused, (double)(now_ns() - begun) / 1e9);
     print_latencies();
 }
 
@@ -396,18 +487,23 @@ static void parse_options(int argc, char **argv)
     static const struct option known[] = {
         {"ports", required_argument, NULL, 'p'},   {"sessions", required_argument, NULL, 'n'},
         {"size", required_argument, NULL, 'b'},    {"seconds", required_argument, NULL, 's'},
-        {"warmup", required_argument, NULL, 'w'},  {NULL, 0, NULL, 0},
+        {"warmup", required_argument, NULL, 'w'},  {"rate", required_argument, NULL, 'r'},
+        {NULL, 0, NULL, 0},
     };
     const char *mode = argc > 1 ? argv[1] : "";
     if (!strcmp(mode, "echo"))
         option.mode = ECHO;
     else if (!strcmp(mode, "handshakes"))
         option.mode = HANDSHAKES;
+    else if (!strcmp(mode, "rate"))
+        option.mode = RATE;
+    else if (!strcmp(mode, "storm"))
+        option.mode = STORM;
     else if (!strcmp(mode, "idle"))
         option.mode = IDLE;
     else
-        die("usage: loadgen echo|handshakes|idle --ports P[,P...] [--sessions N] [--size BYTES] [--seconds S]"
-            " [--warmup S]");
+        die("usage: loadgen echo|handshakes|rate|storm|idle --ports P[,P...] [--sessions N] [--size BYTES] [--seconds S]"
+            " [--warmup S] [--rate R]");
     for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", known, NULL)) != -1;) {
         if (letter == 'p')
             parse_ports(optarg);
@@ -417,6 +513,8 @@ static void parse_options(int argc, char **argv)
             option.size = (size_t)number("size", optarg, 1, 16 << 20);
         else if (letter == 's')
             option.seconds = number("seconds", optarg, 0.01, 600);
+        else if (letter == 'r')
+            option.rate = number("rate", optarg, 1, 1e6);
         else if (letter == 'w')
             option.warmup = number("warmup", optarg, 0, 60);
         else
@@ -447,6 +545,10 @@ int main(int argc, char **argv)
         run_echo();
     else if (option.mode == HANDSHAKES)
         run_handshakes();
+    else if (option.mode == RATE)
+        run_rate();
+    else if (option.mode == STORM)
+        run_storm();
     else
         run_idle();
     return 0;

@@ -31,9 +31,14 @@ def describe(versions: Iterable[str], *, rounds: int, seconds: float) -> dict[st
 
 def busy_cores(seconds: float = 1.0) -> float:
     """Return how many cores are in use now, looking for `seconds`: what others take, the bench cannot measure."""
-    before = parse_busy_seconds(Path("/proc/stat").read_text())
+    before = busy_seconds()
     time.sleep(seconds)
-    return (parse_busy_seconds(Path("/proc/stat").read_text()) - before) / seconds
+    return (busy_seconds() - before) / seconds
+
+
+def busy_seconds() -> float:
+    """Return the CPU seconds that all cores were busy since the machine started."""
+    return parse_busy_seconds(Path("/proc/stat").read_text())
 
 
 def parse_busy_seconds(stat: str) -> float:

@@ -88,6 +88,26 @@ class LoadGenerator:
         """
         return self._run("handshakes", ports, clients, "--seconds", str(seconds))
 
+    def rate(self, ports: Sequence[int], *, sessions: int, size: int, seconds: float, rate: float) -> Figures:
+        """`rate` messages a second of `size` bytes over `sessions` sessions, for `seconds`, as far as they are kept up with.
+
+        Raises:
+          BenchError: as with `echo`.
+
+        """
+        return self._run(
+            "rate", ports, sessions, "--size", str(size), "--seconds", str(seconds), "--rate", str(rate)
+        )
+
+    def storm(self, ports: Sequence[int], *, sessions: int) -> Figures:
+        """`sessions` clients connect at once and exchange one message each; who is answered 503 comes back.
+
+        Raises:
+          BenchError: a session was refused otherwise, lost or stalled.
+
+        """
+        return self._run("storm", ports, sessions)
+
     @contextmanager
     def idle(self, ports: Sequence[int], *, sessions: int) -> Iterator[None]:
         """Hold `sessions` sessions open, each after one echoed message, and at the end check that all live.

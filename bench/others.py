@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -120,7 +121,13 @@ class Nginx:
 def nginx_configuration(
     port: int, backends: Sequence[int], sessions: int, directory: Path, *, workers: str = "1"
 ) -> str:
-    """Return the text of nginx.conf: every path in `directory`, room for `sessions` (two connections each)."""
+    """Return the text of nginx.conf: every path in `directory`, room for `sessions`."""
+    # Two for each session, and a margin: it begins to close idle ones when a sixteenth is left.
+    connections = 2 * sessions + sessions // 2 + 1024
+    files = connections + 512
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
     servers = "\n".join(f"        server 127.0.0.1:{backend};" for backend in backends)
     temporary = "\n".join(
         f"    {kind}_temp_path {directory}/{kind};"
@@ -129,11 +136,11 @@ def nginx_configuration(
     return f"""\
 daemon off;
 worker_processes {workers};
-worker_rlimit_nofile {4 * sessions + 1024};
+worker_rlimit_nofile {files};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
 events {{
-    worker_connections {2 * sessions + 512};
+    worker_connections {connections};
 }}
 http {{
     access_log off;

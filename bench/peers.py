@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as distribution_version
@@ -20,7 +21,7 @@ from attrs import frozen
 import trio_wsb
 from bench.others import Caddy, HAProxy, Nginx, Traefik
 from bench.peer import Direct, Peer, Running
-from bench.processes import MissingToolError, free_port, running
+from bench.processes import START_TIMEOUT, MissingToolError, free_port, running
 from trio_wsb.proxy.relaying import RelayMode
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,9 +56,10 @@ class TrioWsb:
     def running(self, backends: Sequence[int], sessions: int) -> Iterator[Running]:
         """See `Peer`."""
         make: Callable[..., str] = routed_configuration if self.routed else trio_wsb_configuration
-        with TemporaryDirectory(prefix="bench-trio-wsb-") as name, _daemon(
-            Path(name), lambda port: make(port, backends, sessions, relay=self.relay)
-        ) as target:
+        with (
+            TemporaryDirectory(prefix="bench-trio-wsb-") as name,
+            _daemon(Path(name), lambda port: make(port, backends, sessions, relay=self.relay)) as target,
+        ):
             yield target
 
 
@@ -78,15 +80,27 @@ def _require_kernel_relay() -> None:
 
     """
     with TemporaryDirectory(prefix="bench-trio-wsb-") as name:
-        directory = Path(name)
+        directory, deadline = Path(name), time.monotonic() + START_TIMEOUT
         with _daemon(
             directory,
             lambda port: trio_wsb_configuration(port, [free_port()], 1, relay="kernel", level="INFO"),
         ):
-            said = (directory / "output.log").read_text()
-    if "kernel relay ready" not in said:
-        reason = re.search(r"no kernel relay.*reason=(.*)", said)
-        raise MissingToolError(f"no relay in the kernel: {reason[1].strip() if reason else 'not loaded'}")
+            # It listens before it has tried.
+            while (found := kernel_relay_said((directory / "output.log").read_text())) is None:
+                if time.monotonic() > deadline:
+                    found = "the daemon says nothing of it"
+                    break
+                time.sleep(0.05)
+    if found:
+        raise MissingToolError(f"no relay in the kernel ({found})")
+
+
+def kernel_relay_said(log: str) -> str | None:
+    """Return why there is no relay in the kernel, "" if there is one, None if `log` does not say yet."""
+    if "kernel relay ready" in log:
+        return ""
+    found = re.search(r"no kernel relay.*reason=(.*)", log)
+    return None if found is None else found[1].strip()
 
 
 def trio_wsb_configuration(

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from attrs import frozen
 
 from bench.native import LoadGenerator, backends
-from bench.peers import Direct, Peer, TrioWsb
+from bench.peer import Direct, Peer
+from bench.peers import TrioWsb
 from bench.processes import raise_descriptor_limit
 from bench.report import Sample
-from bench.scenarios import WARM_SESSIONS, Bench, Scenario
+from bench.scenarios import PROBES, SESSIONS, WARM_SESSIONS, Bench, Scenario
 
 BACKENDS = 3
 
 SPARE_DESCRIPTORS = 1024
 """For what a process has open besides its sessions."""
+
+HELD = 5000
+"""Sessions of the scenarios that hold many, for which the targets are meant."""
 
 
 @frozen
@@ -24,16 +28,13 @@ class Options:
     """What a run measures, and for how long."""
 
     rounds: int = 3
-    seconds: float = 3.0
-    sessions: int = 20
-    size: int = 64
-    idle: int = 2000
+    seconds: float = 1.0
+    held: int = HELD
 
-    @property
-    def standard(self) -> bool:
-        """Whether the targets apply: they are meant for the default sizes."""
-        default = Options()
-        return (self.sessions, self.size, self.idle) == (default.sessions, default.size, default.idle)
+    @classmethod
+    def full(cls) -> Options:
+        """Return those of a run that takes its time."""
+        return cls(rounds=5, seconds=3.0)
 
 
 @contextmanager
@@ -45,11 +46,11 @@ def prepared(options: Options) -> Iterator[Bench]:
 
     """
     # A proxy holds two descriptors for each session, and more than either of its sides.
-    most = max(options.sessions, options.idle + WARM_SESSIONS)
+    most = max(*SESSIONS, options.held + max(PROBES, WARM_SESSIONS))
     raise_descriptor_limit(2 * most + SPARE_DESCRIPTORS)
     clients = LoadGenerator()
     with backends(BACKENDS) as servers:
-        yield Bench(servers, clients, options.sessions, options.size, options.seconds, options.idle)
+        yield Bench(servers, clients, options.seconds, options.held)
 
 
 def visits(
@@ -58,6 +59,8 @@ def visits(
     """Who is measured when: every other round backwards, so that no peer always follows the same one."""
     for number in range(rounds):
         for scenario in scenarios:
+            if number and scenario.once:
+                continue
             taking_part = [peer for peer in peers if _takes_part(peer, scenario)]
             for peer in taking_part if number % 2 == 0 else reversed(taking_part):
                 yield number, scenario, peer
@@ -90,6 +93,7 @@ def measure(
         except Exception as error:
             error.add_note(f"in round {number + 1}, scenario {scenario.name}, peer {peer.name}")
             raise
-        samples.append(Sample(scenario.name, peer.name, number + 1, figures))
-        tell(samples[-1])
+        if figures:
+            samples.append(Sample(scenario.name, peer.name, number + 1, figures))
+            tell(samples[-1])
     return samples

@@ -6,14 +6,24 @@ measurement count in the next.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from attrs import frozen
 
-from bench.native import Backends, Figures, LoadGenerator
-from bench.peers import Peer, Running
+from bench.machine import busy_seconds
+from bench.native import Backends, Figures, LoadGenerator, backends
+from bench.peer import Peer, Running
 from bench.processes import BenchError, cpu_seconds, resident_bytes
+
+SIZES = {"64": 64, "1k": 1024, "16k": 16 * 1024, "64k": 64 * 1024}
+SESSIONS = (20, 1000)
+
+RATE = 8000
+"""Messages a second that every peer can keep up with: what they cost is compared."""
+RATE_SIZES = ("64", "1k")
 
 HANDSHAKE_CLIENTS = 32
 """Handshakes that are under way at a time."""
@@ -26,6 +36,17 @@ SETTLE_TIMEOUT = 3.0
 SETTLE_STEP = 0.25
 SETTLE_SLACK = 64 * 1024
 
+IDLE_TIMEOUT, IDLE_STEP, IDLE_CORES = 20.0, 0.5, 0.04
+"""A proxy is idle that uses no more than so many cores for a step, in seconds."""
+
+BACKEND_COUNTS = (3, 100, 1000)
+"""How many backends there are to choose from."""
+
+PROBES = 5
+PROBE_RATE = 1000
+"""Sessions that exchange so many messages a second while a reload goes on: what it stalls, they feel."""
+RELOAD_AFTER, RELOAD_WATCH = 1.0, 3.0
+
 
 @frozen
 class Bench:
@@ -33,33 +54,63 @@ class Bench:
 
     backends: Backends
     clients: LoadGenerator
-    sessions: int
-    size: int
     seconds: float
-    idle: int
+    held: int
+    """Sessions of the scenarios that hold many."""
 
 
 @frozen
 class Scenario:
-    """One question: `figure` names its main answer among what `measure` returns, `format` writes it."""
+    """One question: `figure` names its main answer among what `measure` returns.
+
+    `more_is_better` says which of two answers is. `columns` are further figures for the tables, with their titles.
+    """
 
     name: str
-    title: Callable[[Bench], str]
+    title: str
     figure: str
+    unit: str
     measure: Callable[[Bench, Peer], Figures]
+    columns: tuple[tuple[str, str], ...] = ()
+    more_is_better: bool = False
     direct: bool = True
     """Whether it makes sense without a proxy."""
+    quick: bool = True
+    """Whether a short run asks it."""
+    once: bool = False
+    """Whether the first round is enough: it takes long, and its answer hardly changes."""
 
 
-def measure_echo(bench: Bench, peer: Peer) -> Figures:
+LATENCIES = (("p50_us", "p50 (µs)"), ("p99_us", "p99 (µs)"), ("p999_us", "p99.9 (µs)"))
+CORES = ("proxy_cores", "proxy CPU (cores)")
+
+
+def measure_echo(size: int, sessions: int, bench: Bench, peer: Peer) -> Figures:
     """Messages per second, their latency, and the cores that the proxy used meanwhile."""
-    with peer.running(bench.backends.ports, bench.sessions) as target:
+    with peer.running(bench.backends.ports, sessions) as target:
         return _with_cores(
             target,
-            lambda: bench.clients.echo(
-                target.ports, sessions=bench.sessions, size=bench.size, seconds=bench.seconds
-            ),
+            lambda: bench.clients.echo(target.ports, sessions=sessions, size=size, seconds=bench.seconds),
         )
+
+
+def measure_rate(size: int, bench: Bench, peer: Peer) -> Figures:
+    """CPU time of the whole machine for each message, at a rate that leaves all of them room.
+
+    Load generator, backends and kernel are in it, so that nobody gains by leaving work to others; and so is whatever
+    else runs there. What the proxy's own processes use is told beside it.
+    """
+    with peer.running(bench.backends.ports, SESSIONS[0]) as target:
+        pid = None if target.process is None else target.process.pid
+        busy, own, start = busy_seconds(), 0.0 if pid is None else cpu_seconds(pid), time.monotonic()
+        figures = bench.clients.rate(
+            target.ports, sessions=SESSIONS[0], size=size, seconds=bench.seconds, rate=RATE
+        )
+        busy, elapsed = busy_seconds() - busy, time.monotonic() - start
+        # The load generator's warm-up and the connections are in both, and the same for all.
+        sent = figures["messages_per_s"] * elapsed
+        figures |= {"cpu_us": busy / sent * 1e6, "kept_up": figures["messages_per_s"] / RATE}
+        return figures if pid is None else figures | {"proxy_us": (cpu_seconds(pid) - own) / sent * 1e6}
 
 
 def measure_handshakes(bench: Bench, peer: Peer) -> Figures:
@@ -75,7 +126,7 @@ def measure_idle(bench: Bench, peer: Peer) -> Figures:
     """Bytes of RSS that an idle session costs.
 
     What is allocated once (code loaded at the first session, a first arena) is no part of it: RSS is read
-    with `WARM_SESSIONS` open, and again when `bench.idle` more are. The warm ones stay open meanwhile, since
+    with `WARM_SESSIONS` open, and again when `bench.held` more are. The warm ones stay open meanwhile, since
     memory that they gave back would be used again and make the others look cheaper. Each session has
     exchanged one message, and all of them echo one more at the end.
 
@@ -83,43 +134,135 @@ def measure_idle(bench: Bench, peer: Peer) -> Figures:
       BenchError: a session was lost, or the backends have not as many as the clients.
 
     """
-    with peer.running(bench.backends.ports, bench.idle + WARM_SESSIONS) as target:
+    with peer.running(bench.backends.ports, bench.held + WARM_SESSIONS) as target:
         assert target.process is not None
         pid = target.process.pid
         with bench.clients.idle(target.ports, sessions=WARM_SESSIONS):
             before = _settled_rss(pid)
-            with bench.clients.idle(target.ports, sessions=bench.idle):
+            with bench.clients.idle(target.ports, sessions=bench.held):
                 after = _settled_rss(pid)
                 there = sum(bench.backends.sessions())
-    if there != bench.idle + WARM_SESSIONS:
-        raise BenchError(f"the backends had {there} sessions, the clients {bench.idle + WARM_SESSIONS}")
-    return {"bytes_per_session": (after - before) / bench.idle, "rss_before": before, "rss_after": after}
+    if there != bench.held + WARM_SESSIONS:
+        raise BenchError(f"the backends had {there} sessions, the clients {bench.held + WARM_SESSIONS}")
+    return {"bytes_per_session": (after - before) / bench.held, "rss_before": before, "rss_after": after}
 
 
-SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
+def measure_storm(bench: Bench, peer: Peer) -> Figures:
+    """Seconds until as many clients as are held, who all connect at once, have their session and its first echo."""
+    with peer.running(bench.backends.ports, bench.held) as target:
+        return bench.clients.storm(target.ports, sessions=bench.held)
+
+
+def measure_choosing(bench: Bench, peer: Peer) -> Figures:
+    """Median time of a handshake, one at a time, over ever more backends; and how much longer it gets.
+
+    A proxy that asks its backends something when it starts is given the time for that.
+    """
+    figures = {}
+    for count in BACKEND_COUNTS:
+        with backends(count) as servers, peer.running(servers.ports, 16) as target:
+            _wait_until_idle(target)
+            done = bench.clients.handshakes(target.ports, clients=1, seconds=bench.seconds)
+        figures[f"p50_us_{count}"] = done["p50_us"]
+    least, *_, most = BACKEND_COUNTS
+    return figures | {"added_us": figures[f"p50_us_{most}"] - figures[f"p50_us_{least}"]}
+
+
+def measure_reload(bench: Bench, peer: Peer) -> Figures:
+    """How long the slowest message takes while the configuration is read again under many sessions."""
+    with peer.running(bench.backends.ports, bench.held + PROBES) as target:
+        if target.reload is None:
+            return {}
+        with bench.clients.idle(target.ports, sessions=bench.held):
+            timer = threading.Timer(RELOAD_AFTER, target.reload)
+            timer.start()
+            try:
+                return bench.clients.rate(
+                    target.ports, sessions=PROBES, size=64, seconds=RELOAD_WATCH, rate=PROBE_RATE
+                )
+            finally:
+                timer.join()
+
+
+def _scenarios() -> list[Scenario]:
+    found = [
         Scenario(
-            "echo",
-            lambda bench: f"Echo, {bench.size} B, {bench.sessions} sessions (messages/s)",
+            f"echo-{word}-{sessions}",
+            f"Echo of {size if size < 1024 else size // 1024} {'B' if size < 1024 else 'KiB'}, {sessions} sessions",
             "messages_per_s",
-            measure_echo,
-        ),
+            "messages/s",
+            partial(measure_echo, size, sessions),
+            (*LATENCIES, CORES),
+            more_is_better=True,
+            quick=sessions == SESSIONS[0] or word == "1k",
+        )
+        for sessions in SESSIONS
+        for word, size in SIZES.items()
+    ]
+    found += [
+        Scenario(
+            f"rate-{word}",
+            f"{RATE:,} messages of {SIZES[word]} B a second over {SESSIONS[0]} sessions",
+            "cpu_us",
+            "µs of all CPUs for each",
+            partial(measure_rate, SIZES[word]),
+            (("proxy_us", "of the proxy alone"), *LATENCIES, ("kept_up", "part of the rate that was kept")),
+            quick=word == "64",
+        )
+        for word in RATE_SIZES
+    ]
+    return [
+        *found,
         Scenario(
             "handshakes",
-            lambda _: f"Handshakes, {HANDSHAKE_CLIENTS} at a time (1/s)",
+            f"Handshakes, {HANDSHAKE_CLIENTS} at a time",
             "handshakes_per_s",
+            "handshakes/s",
             measure_handshakes,
+            (*LATENCIES, CORES),
+            more_is_better=True,
         ),
         Scenario(
             "idle",
-            lambda bench: f"RSS per idle session, {bench.idle} sessions (bytes)",
+            "Memory of idle sessions",
             "bytes_per_session",
+            "bytes of RSS for each",
             measure_idle,
             direct=False,
+            once=True,
         ),
-    )
-}
+        Scenario(
+            "storm",
+            "All clients come back at once",
+            "storm_s",
+            "seconds until the last one has its first echo",
+            measure_storm,
+            (("refused", "told to come back later"), ("p50_us", "p50 of a handshake (µs)")),
+            once=True,
+        ),
+        Scenario(
+            "choose",
+            "Choosing among 1,000 backends rather than 3",
+            "added_us",
+            "µs that a handshake takes longer",
+            measure_choosing,
+            tuple((f"p50_us_{count}", f"p50 with {count:,} (µs)") for count in BACKEND_COUNTS),
+            direct=False,
+        ),
+        Scenario(
+            "reload",
+            "A reload under idle sessions",
+            "max_us",
+            "µs of the slowest message meanwhile",
+            measure_reload,
+            LATENCIES,
+            direct=False,
+            once=True,
+        ),
+    ]
+
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}
 
 
 def _with_cores(target: Running, measure: Callable[[], Figures]) -> Figures:
@@ -129,6 +272,19 @@ def _with_cores(target: Running, measure: Callable[[], Figures]) -> Figures:
     figures = measure()
     elapsed = time.monotonic() - start
     return figures | {"proxy_cores": (cpu_seconds(target.process.pid) - cpu) / elapsed}
+
+
+def _wait_until_idle(target: Running) -> None:
+    """Return when the proxy has nothing to do, or after `IDLE_TIMEOUT`."""
+    if target.process is None:
+        return
+    deadline, before = time.monotonic() + IDLE_TIMEOUT, cpu_seconds(target.process.pid)
+    while time.monotonic() < deadline:
+        time.sleep(IDLE_STEP)
+        now = cpu_seconds(target.process.pid)
+        if now - before <= IDLE_CORES * IDLE_STEP:
+            return
+        before = now
 
 
 def _settled_rss(pid: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -54,13 +55,20 @@ def fuzz(target: str, seconds: float) -> bool:
 
 def keep(target: str) -> None:
     """Make the committed corpus of `target` anew, as small as its coverage lets it be."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
+        place, command = Path(folder) / "corpus", Path(folder) / "command"
+        place.mkdir()
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fuzz.drive {target} "$@"\n')
+        command.chmod(0o700)
+        os.environ["FUZZ_COMMAND"] = str(command)
         options = ["-merge=1", f"-max_len={MAX_KEPT_SIZE}", "-verbosity=0"]
-        if drive(target, *options, place, str(CORPUS / target), str(WORK / target)):
+        failed = drive(target, *options, str(place), str(CORPUS / target), str(WORK / target))
+        found = sorted(place.iterdir())
+        if failed or not found:
             sys.exit(f"{target}: the corpus could not be made smaller")
         shutil.rmtree(CORPUS / target)
         (CORPUS / target).mkdir()
-        for path in sorted(Path(place).iterdir()):
+        for path in found:
             shutil.copy(path, CORPUS / target / path.name[:16])
 
 

@@ -63,7 +63,8 @@ def client_hello(data: bytes) -> None:
             break
     assert looks <= MOST_LOOKS, "a client can make us look too often"
     if isinstance(found, ClientHello):
-        assert stepwise == found
+        # The message may be complete before the record that it is in.
+        assert stepwise == found or size > len(data)
         _compare(data, found)
 
 

@@ -88,7 +88,9 @@ def _check_request(head: RequestHead) -> None:
         entry_port=80,
         server_name="us",
     )
-    if not head.authority:  # of HTTP/1.0; we send an empty Host on, as RFC 9112 section 3.2 says, and take none
+    if (
+        not head.authority
+    ):  # of HTTP/1.0; we send an empty Host on, as RFC 9112 section 3.2 says, and take none
         return
     again = parse_request_head(sent)
     assert (again.method, again.target, again.framing) == (head.method, head.target, head.framing)
@@ -114,7 +116,9 @@ def response_head(data: bytes) -> None:
     seed, data = data[0] if data else 0, data[1:]
     whole, status, rest = _heads(ResponseReader(), iter([data]))
     cut, cut_status, cut_rest = _heads(ResponseReader(), pieces(data, seed))
-    assert (whole, bool(status), rest) == (cut, bool(cut_status), cut_rest), "depends on how the bytes are cut up"
+    assert (whole, bool(status), rest) == (cut, bool(cut_status), cut_rest), (
+        "depends on how the bytes are cut up"
+    )
     for head in whole:
         assert isinstance(head, ResponseHead)
         try:

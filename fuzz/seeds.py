@@ -101,8 +101,13 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "configuration": [path.read_bytes()[:4096] for path in sorted(_ETC.glob("*.yaml"))]
     + [
         b'wsbalancer: {pods: ["http://a:1", "http://b:2"], cacheTTL: 30s, metricPath: /metric}',
-        b"entryPoints: {web: {address: ':80'}}\nhttp:\n  routers: {r: {rule: 'Path(`/`)', service: s}}\n"
-        b"  services: {s: {loadBalancer: {servers: [{url: 'http://a:1'}]}}}\n",
+        (b"entryPoints: {web: {address: ':80'}}\nhttp:\n  routers: {r: {rule: 'Path(`/`)', service: s}}\n"
+        b"  services: {s: {loadBalancer: {servers: [{url: 'http://a:1'}]}}}\n"),
+    ],
+    "labels": [
+        b"traefik.enable=true\ntraefik.http.routers.chat.rule=Host(`a`)\ntraefik.http.routers.chat.entrypoints=web,websecure",
+        b"traefik.http.services.chat.loadbalancer.server.port=80\ntraefik.http.services.chat.loadBalancer.sticky.cookie=true",
+        b"traefik.http.middlewares.m.headers.customrequestheaders.X-A=b\ntraefik.http.middlewares.m.ipallowlist.sourcerange[0]=::1\ntraefik.docker.network=n",
     ],
     "values": [
         bytes((number,)) + text

@@ -18,6 +18,7 @@ from trio_wsb.addresses import (
 from trio_wsb.balancing.report import ReportError, parse_report
 from trio_wsb.config.document import read_document
 from trio_wsb.config.effective import to_yaml
+from trio_wsb.config.labels import read_labels
 from trio_wsb.config.validate import Names
 from trio_wsb.daemon.api.queries import parse_query
 from trio_wsb.errors import HTTPError
@@ -87,6 +88,14 @@ def configuration(data: bytes) -> None:
         assert again.config == read.config, "it reads back otherwise"
 
 
+def labels(data: bytes) -> None:
+    """Labels of a container, one a line as NAME=VALUE."""
+    lines = (line.partition("=") for line in data.decode("utf-8", "surrogateescape").split("\n"))
+    found = read_labels({name: value for name, _, value in lines})
+    for finding in found.findings:
+        assert finding.message
+
+
 _VALUES: tuple[Callable[[str], object], ...] = (
     parse_duration, parse_size, parse_rate, parse_percent, parse_listen, parse_entry_address, parse_backend_url, parse_network,
     parse_ip, parse_origin, parse_users, parse_query, split_authority, normal_host, normal_path,
@@ -120,6 +129,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "rule": rule,
     "expression": expression,
     "configuration": configuration,
+    "labels": labels,
     "values": values,
     "report": report,
 }

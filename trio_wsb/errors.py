@@ -73,7 +73,8 @@ class ChannelBroken(ChannelError):
 class DialError(Error):
     """A backend could not be reached.
 
-    `stage` is where it failed: "resolve", "connect", "tls" or "timeout".
+    `stage` is where it failed: "resolve", "connect", "tls" or "timeout"; "own" where this host had no descriptor or
+    memory left for a connection, which says nothing of the backend.
     """
 
     def __init__(self, stage: str, reason: str) -> None:

@@ -321,3 +321,20 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
     each |= {"bytesIn": 1, "bytesOut": 2, "cause": None, "draining": True}
     document = {"total": 1, "offset": 0, "limit": 50, "sessions": [each]}
     assert "10.0.0.1:80 (draining)" in "\n".join(draw(sessions_screen(document)))
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (
+            {"available": True, "reason": "", "sessions": 1233, "capacity": 20000},
+            "kernel relay   1,233 of the sessions, room for 20,000",
+        ),
+        (
+            {"available": False, "reason": "not permitted", "sessions": 0, "capacity": 0},
+            "kernel relay   none: not permitted",
+        ),
+    ],
+)
+def test_what_the_kernel_does(view: dict[str, Any], words: str) -> None:
+    assert words in draw(status_screen(status(kernelRelay=view)))

@@ -29,7 +29,6 @@ EXPECTED: dict[str, set[str]] = {
     "retry": set(),
     "traefik": {
         "api.debug", "certificatesResolvers", "global", "log.filePath", "metrics.prometheus.entryPoint", "ping.entryPoint",
-        "providers.docker",
     },
     "websocket": {"http.middlewares.websocket-headers.headers.customRequestHeaders.Connection"},
 }  # fmt: skip

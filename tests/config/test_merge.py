@@ -83,8 +83,8 @@ def test_a_name_without_a_provider_is_never_another_s() -> None:
     labels = "http: {routers: {r: {rule: Path(`/`), service: chat, middlewares: [auth]}}}"
     whole = merged(MAIN.replace("chat@docker", "chat"), labels)
     assert [line.partition(" (")[0] for line in told(whole)] == [
-        'container web-1:0:0 http.routers.r.service: no service "chat@docker" is defined',
-        'container web-1:0:0 http.routers.r.middlewares[0]: no middleware "auth@docker" is defined',
+        'container web-1 http.routers.r.service: no service "chat@docker" is defined',
+        'container web-1 http.routers.r.middlewares[0]: no middleware "auth@docker" is defined',
     ]
 
 
@@ -102,7 +102,7 @@ def test_two_of_one_provider_share_their_names() -> None:
     assert balancer is not None
     assert [str(server.url) for server in balancer.servers] == ["http://docker"]
     assert [line.partition(" (")[0] for line in told(whole)] == [
-        f"container web-1:0:0 http.{name}: is defined already at container web-1:0:0, and that counts"
+        f"container web-1 http.{name}: is defined already at container web-1 http.{name}, and that counts"
         for name in ("routers.r", "services.chat")
     ]
 

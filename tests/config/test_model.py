@@ -15,7 +15,7 @@ import trio_wsb.config.model as model
 import trio_wsb.config.services as services
 import trio_wsb.config.tls as tls
 from tests.config.helpers import FILE, config, document
-from trio_wsb.config import accesslog, api, checks, metrics, middlewares, providers, session
+from trio_wsb.config import accesslog, api, checks, docker, metrics, middlewares, providers, session
 from trio_wsb.config.effective import REDACTED, effective, to_yaml
 from trio_wsb.config.foreign import FOREIGN, foreign
 from trio_wsb.config.load import check_files, load
@@ -111,6 +111,7 @@ PLACES = {
     model.ForwardedHeaders: "entryPoints: {e: {address: ':80', forwardedHeaders: {HERE}}}",
     model.HTTP: "http: {HERE}",
     providers.Providers: "providers: {HERE}\nhttp: {}",
+    docker.DockerProvider: "providers: {docker: {HERE}}\nhttp: {}",
     providers.FileProvider: "providers: {file: {filename: a.yml, HERE}}\nhttp: {}",
     model.Router: "http: {routers: {r: {rule: Path(`/`), service: wsbalancer, HERE}}}\nwsbalancer: {pods: [http://a]}",
     services.Service: SERVICE % "{loadBalancer: {servers: [{url: http://a}]}, HERE}",

@@ -58,6 +58,7 @@ class World:
         before = self.proxy.runtime.services
         self.proxy.runtime = built.runtime
         self.builder.install(built)
+        self.api.configure(built.steps)
         self.state.mover.configuration_changed(before, built.runtime.services)
 
     def backend(self, url: str) -> Backend:

@@ -28,7 +28,7 @@ def services(url: str) -> dict[str, Any]:
             "auto": {"loadBalancer": balancer},
             "kernel": {"loadBalancer": {**balancer, "relay": "kernel"}},
             "stream": {"loadBalancer": {**balancer, "relay": "stream"}},
-            "rated": {"loadBalancer": {**balancer, "session": {"messageRate": "1000/s"}}},
+            "rated": {"loadBalancer": {**balancer, "relay": "kernel", "session": {"messageRate": "1000/s"}}},
             "copied": {"mirroring": {"service": "kernel", "mirrors": [{"name": "stream", "percent": 100}]}},
         },
     }
@@ -51,18 +51,22 @@ async def test_who_has_which_session(tmp_path: Path) -> None:
             await echo(await made.connect(f"{running.ws}/{name}"), "hello")
         lines = {line["router"]: line["relay"] for line in running.log("session opened")}
         assert lines == {
-            "auto": "kernel", "kernel": "kernel", "stream": "stream", "rated": "kernel", "copied": "stream",
+            "auto": "stream", "kernel": "kernel", "stream": "stream", "rated": "kernel", "copied": "stream",
         }  # fmt: skip
 
 
 @needs_kernel
 async def test_the_capabilities_are_gone_when_it_listens(tmp_path: Path) -> None:
-    async with backends(1) as (backend,), daemon(tmp_path, [backend.url]) as running, clients() as made:
+    async with (
+        backends(1) as (backend,),
+        daemon(tmp_path, [], http=services(backend.url)) as running,
+        clients() as made,
+    ):
         pid = running.running.process.pid
         assert not effective(pid) & (1 << CAP_BPF | 1 << CAP_NET_ADMIN)
         # Sessions enter and leave the map without them, and so they do after a reload.
         await running.reload(count=1)
-        connection = await made.connect(running.ws)
+        connection = await made.connect(f"{running.ws}/kernel")
         await echo(connection, "hello")
         await connection.aclose()
         line = await running.logged("session ended")
@@ -72,11 +76,11 @@ async def test_the_capabilities_are_gone_when_it_listens(tmp_path: Path) -> None
 @needs_kernel
 async def test_thousands_of_messages_are_counted_and_every_byte_comes(tmp_path: Path) -> None:
     async with (
-        backends(2) as started,
-        daemon(tmp_path, [each.url for each in started]) as running,
+        backends(1) as started,
+        daemon(tmp_path, [], http=services(started[0].url)) as running,
         clients() as made,
     ):
-        connections = await made.connect_many(running.ws, 20)
+        connections = await made.connect_many(f"{running.ws}/kernel", 20)
         async with trio.open_nursery() as nursery:
             for index, connection in enumerate(connections):
 

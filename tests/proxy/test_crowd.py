@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from tests.proxy.stage import READ_TIMEOUT, Stage, answering, echo, field_of, get, handshake, ok, staged
+from tests.proxy.stage import READ_TIMEOUT, End, Stage, answering, echo, field_of, get, handshake, ok, staged
 from trio_wsb.addresses import Networks, parse_ip, parse_network
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
@@ -185,7 +185,7 @@ async def test_a_connection_is_kept_alive_while_its_address_has_room(
         first.send(get())
         answer = await read(first)
         assert field_of(answer, "Connection") == []
-        # It waits for its next request again.
+        await trio.testing.wait_all_tasks_blocked()  # it waits for its next request again
         assert await connect(stage, crowd, nursery) is None
         first.send(get())
         head = await read(first)
@@ -196,23 +196,26 @@ async def test_a_connection_is_kept_alive_while_its_address_has_room(
 
 async def test_one_too_many_is_not_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
     crowd = Crowd()
-    release = trio.Event()
+    asked, release = trio.Event(), trio.Event()
 
-    async with staged(echo) as stage, trio.open_nursery() as nursery:
+    async def backend(end: End) -> None:
+        await end.head()
+        asked.set()
+        await release.wait()
+        await end.send(ok(b"hello"))
+
+    async with staged(backend) as stage, trio.open_nursery() as nursery:
         first = await connect(stage, crowd, nursery)
         assert first is not None
-        first.send(get("/ping")[:-2])
-        await trio.testing.wait_all_tasks_blocked()
-        first.send(b"\r\n")
-        assert (await read(first)).startswith(b"HTTP/1.1 200 ")
-        # The place is taken again by waiting for the next request; the next answer finds it gone.
-        first.send(handshake("X-Last: 1"))
-        assert (await read(first)).startswith(b"HTTP/1.1 101 ")
-        second = await connect(stage, crowd, nursery)
+        first.send(get())
+        await asked.wait()
+        second = await connect(stage, crowd, nursery)  # takes the place while the first is being answered
         assert second is not None
-        second.send(get("/ping"))
-        assert (await read(second)).startswith(b"HTTP/1.1 200 ")
         release.set()
+        answer = b""
+        while data := await read(first):  # answered, and then closed rather than kept
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 ")
         first.close()
         second.close()
     assert len(crowd) == 0

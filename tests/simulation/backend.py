@@ -48,8 +48,14 @@ class SimBackend:
     """Its ends of the connections that it has accepted and that are not over: what it counts."""
     connections: dict[SimChannel, None] = field(factory=dict)
     """Those on which nothing was accepted yet too."""
+    over: dict[SimChannel, None] = field(factory=dict)
+    """Those that it has ended and the balancer may not know of yet."""
     changes: list[tuple[float, int]] = field(factory=list)
     """When its count of connections changed, and to what."""
+    in_doubt: int = 0
+    """When it counted last: connections that one side knew to be over and the other one did not."""
+    foreign_then: int = 0
+    """When it counted last."""
 
     @property
     def count(self) -> int:
@@ -63,6 +69,7 @@ class SimBackend:
     def ended(self, channel: SimChannel) -> None:
         self.connections.pop(channel, None)
         if self.open.pop(channel, self) is None:
+            self.over[channel] = None
             self.note()
 
     def note(self) -> None:
@@ -108,6 +115,9 @@ class SimBackend:
         if self.reports == "broken":
             raise httpx.ReadError("reset")
         number: object = self.count
+        self.over = {channel: None for channel in self.over if not channel.peer.closed}
+        self.in_doubt = len(self.over) + sum(channel.peer.closed for channel in self.open)
+        self.foreign_then = self.foreign
         match self.reports:
             case "zero":
                 number = 0
@@ -130,7 +140,7 @@ class SimBackend:
     # Its own side.
 
     async def handshake(self, channel: SimChannel) -> str | None:
-        """Read a request and answer it; its path if it was accepted. Raises OSError."""
+        """Read a request and answer it; its path if it was accepted, and a word more if it is dropped now. Raises OSError."""
         head, buffer = bytearray(), bytearray(4096)
         while b"\r\n\r\n" not in head:
             count = await receive_some(channel, buffer)
@@ -160,9 +170,8 @@ class SimBackend:
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept.encode(),
         )
-        if answers == "drops":
-            return None
-        return bytes(head).split(b" ")[1].decode()
+        path = bytes(head).split(b" ")[1].decode()
+        return f"{path} dropped" if answers == "drops" else path
 
 
 class ReportTransport(httpx.AsyncBaseTransport):

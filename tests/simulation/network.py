@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from math import inf
 from random import Random
 from typing import Final
+from weakref import ref
 
 import trio
 from attrs import define, evolve
@@ -141,7 +142,7 @@ class _Flow:
 class SimChannel(ByteChannel):
     """One end of a simulated connection."""
 
-    __slots__ = ("_network", "can_half_close", "closed", "incoming", "outgoing", "peer")
+    __slots__ = ("__weakref__", "_network", "can_half_close", "closed", "incoming", "outgoing", "peer")
 
     def __init__(self, network: Network, incoming: _Flow, outgoing: _Flow) -> None:
         self._network = network
@@ -164,7 +165,7 @@ class SimChannel(ByteChannel):
             flow.changed.unpark_all()
             return count
         if flow.error is not None:
-            raise flow.error
+            raise _anew(flow.error)
         if flow.eof:
             return 0
         raise BlockingIOError
@@ -173,7 +174,7 @@ class SimChannel(ByteChannel):
         self._check_open()
         flow = self.outgoing
         if flow.broken is not None:
-            raise flow.broken
+            raise _anew(flow.broken)
         if flow.fin:
             raise BrokenPipeError(errno.EPIPE, "shut down")
         if not data:
@@ -228,7 +229,13 @@ class SimChannel(ByteChannel):
         """Let the host of this end be gone: it says nothing any more, and what is sent to it goes nowhere."""
         self._give_up()
         self.incoming.dead = self.outgoing.dead = True
-        self._network.at(trio.current_time() + GIVE_UP, lambda: self.peer._break(TimeoutError(errno.ETIMEDOUT, "gone")))
+        peer = ref(self.peer)  # which may be over and forgotten long before
+
+        def given_up() -> None:
+            if (survivor := peer()) is not None:
+                survivor._break(TimeoutError(errno.ETIMEDOUT, "gone"))
+
+        self._network.at(trio.current_time() + GIVE_UP, given_up)
 
     def hold(self, seconds: float) -> None:
         """Deliver nothing in either direction for so long; it arrives after that."""
@@ -284,13 +291,18 @@ class SimChannel(ByteChannel):
             raise OSError(errno.EBADF, "the channel is closed")
 
 
+def _anew(error: OSError) -> OSError:
+    """Return the same error without its past: one that is kept would keep everything that it has been raised through."""
+    return type(error)(*error.args)
+
+
 def drawn_conditions(rng: Random, *, rough: float = 0.3) -> Conditions:
     """Return what a connection is like; `rough` is how likely each kind of trouble is."""
     conditions = Conditions(latency=rng.choice((0.0005, 0.005, 0.03)))
     if rng.random() < rough:
-        conditions = evolve(conditions, jitter=rng.choice((0.001, 0.05)))
+        conditions = evolve(conditions, jitter=rng.choice((0.001, 0.05, 1.0)))
     if rng.random() < rough:
-        conditions = evolve(conditions, choppy=rng.choice((0.1, 0.5, 1.0)))
+        conditions = evolve(conditions, choppy=rng.choice((0.1, 0.3, 0.6)))
     if rng.random() < rough:
         conditions = evolve(conditions, capacity=rng.choice((256, 2048, 16384)))
     if rng.random() < rough:

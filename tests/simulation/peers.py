@@ -17,8 +17,8 @@ from trio_wsb.net.channel import receive_some, send_all
 CLOSE_PATIENCE = 30.0
 """Seconds that a polite peer waits for the end of a connection after both Close frames."""
 
-GIVE_UP_SILENT = 400.0
-"""Seconds after which even a deaf peer goes away."""
+GIVE_UP_SILENT = 60.0
+"""Seconds after which a peer that keeps to no rules goes away."""
 
 
 @define(eq=False)
@@ -53,15 +53,19 @@ class Talker:
     manner: Manner
     is_client: bool
     fail: Callable[[Violation], None]
+    early: bytes = b""
+    """What was received together with the handshake."""
     heard: Callable[[Received], None] = lambda _: None
     ended: bool = False
     """Whether its connection is over."""
     code: int | None = None
     """Of the Close frame that came; 1006 when the connection ended without."""
+    code_at: float | None = None
     said_close: bool = False
-    said_close_at: float | None = None
     broke: bool = False
     """Whether its connection broke, or its writes did."""
+    halved: bool = False
+    """Whether it has ended its direction without a Close frame, and read on."""
     faulty: bool = False
     """Whether somebody has tampered with it, or it has ended without a Close frame by itself."""
     _queue: deque[tuple[bytes, bool]] = field(factory=deque)
@@ -108,16 +112,17 @@ class Talker:
         self._over(self.channel.vanish)
 
     def half_close(self) -> None:
-        """Send no more, and read on."""
-        self.faulty = True
-        self.said_close = True
-        self._queue.clear()
-        self.channel.shutdown()
+        """Send no more after what is queued, not even a Close frame, and read on."""
+        if not self.said_close and not self.ended:
+            self.halved = self.said_close = True
+            self._put(b"", expected=False)
 
     # Its tasks.
 
     async def run(self) -> None:
         """Talk until the connection is over."""
+        if not self.manner.polite:
+            self._scope.deadline = trio.current_time() + GIVE_UP_SILENT
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
@@ -131,11 +136,12 @@ class Talker:
     async def _read(self) -> None:
         manner, buffer = self.manner, bytearray(65536)
         if manner.deaf:
-            await trio.sleep(GIVE_UP_SILENT)
-            return
+            await trio.sleep_forever()
         waiting = trio.CancelScope()
         try:
             with waiting:
+                for frame in self.into.receive(self.early):
+                    self._act(frame)
                 while count := await receive_some(self.channel, buffer):
                     for frame in self.into.receive(buffer[:count]):
                         self._act(frame)
@@ -147,6 +153,8 @@ class Talker:
                         await trio.sleep(manner.slow)
         except OSError:
             self.broke = True
+        except trio.ClosedResourceError:
+            pass  # a script has ended it
         except Violation as violation:
             self.fail(violation)
 
@@ -157,7 +165,7 @@ class Talker:
             if not self.said_close:
                 self._put(pong, expected=not frame.ours)
         elif frame.opcode == Opcode.CLOSE:
-            self.code = frame.code
+            self.code, self.code_at = frame.code, trio.current_time()
             if not self.manner.mute:
                 self.close(1000 if frame.code in {1005, 1006} else frame.code)
         elif frame.opcode in {Opcode.BINARY, Opcode.TEXT} and frame.fin and self.rng.random() < self.manner.echoes:
@@ -168,10 +176,11 @@ class Talker:
         while True:
             while self._queue:
                 frame, expected = self._queue.popleft()
+                if not frame:
+                    self.channel.shutdown()
+                    continue
                 if expected:
                     self.out.send(frame)
-                if frame[0] == 0x88:
-                    self.said_close_at = trio.current_time()
                 self._busy = True
                 try:
                     await send_all(self.channel, frame)

@@ -27,8 +27,8 @@ from trio_wsb.addresses import BackendURL, parse_backend_url, parse_ip
 from trio_wsb.background.counts import CountRefresher, CountTarget
 from trio_wsb.background.health import HealthChecker
 from trio_wsb.background.probe import HealthTarget
-from trio_wsb.balancing.backend import BackendTable
-from trio_wsb.balancing.counts import CountTable
+from trio_wsb.balancing.backend import Backend, BackendTable
+from trio_wsb.balancing.counts import CountKey, CountTable, Sample
 from trio_wsb.balancing.drain import DrainKey, DrainTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.balancing.moving import DrainPolicy
@@ -93,6 +93,36 @@ class SimReloader(Reloader):
         return prepared(read)
 
 
+class WatchedCounts(CountTable):
+    """The count table, and by how much each of its figures may be off."""
+
+    def __init__(self, find: Callable[[BackendURL], Backend]) -> None:
+        super().__init__()
+        self._find = find
+        self._begun: dict[CountKey, tuple[int, int]] = {}
+        self._moved: dict[BackendURL, int] = {}
+
+    def start(self, key: CountKey, own_live: int, now: float) -> Sample:
+        """See `CountTable`."""
+        backend = self._find(key.url)
+        self._begun[key] = backend.opened_total, backend.live
+        return super().start(key, own_live, now)
+
+    def finish(self, sample: Sample, *args: Any) -> bool:
+        """See `CountTable`."""
+        opened, live = self._begun.pop(sample.key)
+        backend = self._find(sample.key.url)
+        came = backend.opened_total - opened
+        went = live + came - backend.live
+        self._moved[sample.key.url] = came + went + backend.pending
+        return super().finish(sample, *args)
+
+    def error(self, server: SimBackend) -> int:
+        """Return by how much the foreign connections of a server may really be others than the table has."""
+        moved = self._moved.get(server.url, 0)
+        return moved + server.in_doubt + abs(server.foreign - server.foreign_then)
+
+
 @define(eq=False)
 class Witness:
     """An observer that counts by itself what the tables count. `ended` are ids: an end that is told twice is a fault."""
@@ -148,7 +178,7 @@ class World:
     def __attrs_post_init__(self) -> None:
         rng = self.rng
         self.tables = BackendTable()
-        self.counts, self.health, self.drains = CountTable(), HealthTable(), DrainTable()
+        self.counts, self.health, self.drains = WatchedCounts(self.tables.get), HealthTable(), DrainTable()
         self.events = EventLog()
         self.refresher = CountRefresher(self.counts, self.tables, rng=rng, transport=self._report_transport)
         self.checker = HealthChecker(self.health, rng=rng, ask=self._check)
@@ -302,7 +332,7 @@ class World:
     metrics: Metrics = field(init=False)
     api: APIPages = field(init=False)
     tables: BackendTable = field(init=False)
-    counts: CountTable = field(init=False)
+    counts: WatchedCounts = field(init=False)
     health: HealthTable = field(init=False)
     drains: DrainTable = field(init=False)
     events: EventLog = field(init=False)

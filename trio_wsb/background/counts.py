@@ -162,7 +162,9 @@ class CountRefresher:
                 reason = _describe(group, target)
         asker.failing = bool(reason)
         if reason and self._table.fail(target.key, reason, trio.current_time()):
-            log.warning("no fresh report", backend=str(target.url), path=target.path, reason=reason)
+            backend = self._backends.find(target.url)
+            names = {} if backend is None else backend.pod
+            log.warning("no fresh report", backend=str(target.url), **names, path=target.path, reason=reason)
 
     async def _refresh(self, asker: _Asker) -> None:
         target = asker.target

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import httpx
 import trio
 
+from trio_wsb.net.sockets import OWN_SHORTAGES
+
 
 def describe_fault(error: BaseException, timeout: float) -> str:
     """Return why a request failed.
@@ -45,6 +47,14 @@ def connect_reason(error: BaseException) -> str:
                 # Trio puts the address into the text. Resolver errors have negative numbers of their own.
                 return os.strerror(number) if number > 0 else text
     return "no connection"
+
+
+def own_shortage(error: BaseException) -> str | None:
+    """Return what this host is out of, where a request failed for that; None where the backend has a part in it."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in OWN_SHORTAGES:
+            return os.strerror(cause.errno).lower()
+    return None
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

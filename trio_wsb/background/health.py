@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 import trio
 
-from trio_wsb.background.probe import HealthTarget, probe
+from trio_wsb.background.probe import HealthTarget, NotAsked, probe
 from trio_wsb.background.rounds import FIRST_ROUND, JITTER, Rounds, Statistics
 from trio_wsb.balancing.health import HealthEntry, HealthTable
 
@@ -34,7 +34,7 @@ class HealthChecker:
     Args:
       table: where the answers go; times in it are `trio.current_time`.
       rng: what varies the intervals.
-      ask: checks a target once; returns None or why it failed, raises nothing.
+      ask: checks a target once; returns None or why it failed, raises nothing but NotAsked.
 
     """
 
@@ -89,7 +89,10 @@ class HealthChecker:
     async def _check(self, target: HealthTarget, entry: HealthEntry) -> None:
         """Check once; see that the table and the log learn what came of it."""
         async with self._rounds.place(failing=bool(entry.reason)):
-            reason = await self._ask(target)
+            try:
+                reason = await self._ask(target)
+            except NotAsked:
+                return  # what held holds; that descriptors are gone is said where connections are accepted and dialled
         now = trio.current_time()
         path = target.question.path
         if reason is None:

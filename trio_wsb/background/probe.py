@@ -18,7 +18,7 @@ from attrs import frozen
 
 from trio_wsb.addresses import BackendURL, format_host
 from trio_wsb.background.counts import system_context
-from trio_wsb.background.faults import connect_reason, describe_fault, leaves
+from trio_wsb.background.faults import connect_reason, describe_fault, leaves, own_shortage
 from trio_wsb.balancing.health import HealthKey, Question
 from trio_wsb.errors import DialError, Error
 
@@ -27,6 +27,10 @@ MAX_REDIRECTS: Final = 5
 _CLOSE_TIMEOUT: Final = 1.0
 _FIELDS: Final = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", "trio-wsb"))
 _MESSAGE_LIMIT: Final = 64 * 1024
+
+
+class NotAsked(Error):
+    """A check could not be made for want of descriptors or memory here, which says nothing of the server."""
 
 
 class ProbeFailed(Error):
@@ -79,8 +83,14 @@ def http_transport(target: HealthTarget) -> httpx.AsyncBaseTransport:
 
 
 async def probe(target: HealthTarget, transport: Transport = http_transport) -> str | None:
-    """Check once; return None when all is well, else why not. Raises nothing but Cancelled."""
+    """Check once; return None when all is well, else why not.
+
+    Raises:
+      NotAsked: this host is out of descriptors or memory.
+
+    """
     reason: str | None = None
+    shortage: str | None = None
     try:
         with trio.fail_after(target.timeout):
             if target.question.mode == "websocket":
@@ -88,7 +98,10 @@ async def probe(target: HealthTarget, transport: Transport = http_transport) -> 
             else:
                 await _probe_http(target, transport)
     except* Exception as group:  # noqa: BLE001 - whatever it is, it is this server's alone
+        shortage = own_shortage(group)
         reason = _describe(group, target.timeout)
+    if shortage is not None:
+        raise NotAsked(shortage)
     return reason
 
 

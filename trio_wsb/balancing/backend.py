@@ -121,6 +121,11 @@ class Backend:
         self.drops_total += 1
         return self.passive.dropped(now)
 
+    @property
+    def pod(self) -> dict[str, str]:
+        """What a line of the log says beside its URL: the pod's name, if a report has given it."""
+        return {} if self.pod_name is None else {"podName": self.pod_name}
+
     def learn_names(self, report: Report) -> None:
         """Keep the names that `report` gives; one that it leaves out stays as it was."""
         self.pod_name = report.pod_name or self.pod_name

@@ -19,6 +19,9 @@ from trio_wsb.addresses import BackendURL
 
 _MAX_REASONS = 16
 
+_KEPT_OF_MOVES = 0.9
+"""What is kept of what moved before, whenever something moves: some ten reports count, and a quiet night forgets nothing."""
+
 
 class CountKey(NamedTuple):
     """What a figure describes: the number `field` of the report at `path` of the server `url`."""
@@ -37,7 +40,10 @@ class CountEntry:
         "failed_at",
         "failures",
         "foreign",
+        "foreign_moved",
         "key",
+        "own",
+        "own_moved",
         "reason",
         "reported",
         "reported_at",
@@ -48,6 +54,12 @@ class CountEntry:
         self.key = key
         self.foreign: int | None = None
         """Connections that are not ours; None as long as there was no report."""
+        self.own = 0
+        """Our part of the last report."""
+        self.own_moved = 0.0
+        """By how much our part has changed from report to report, the older the change the less of it."""
+        self.foreign_moved = 0.0
+        """The same of the foreign connections."""
         self.exact = False
         """Whether nothing of ours moved while the last report was under way, so that `foreign` is no estimate."""
         self.reported: int | None = None
@@ -70,6 +82,15 @@ class CountEntry:
     def stale(self, now: float, stale_after: float) -> bool:
         """Whether the last report is older than `stale_after` seconds, or there was none."""
         return self.age(now) > stale_after
+
+    def take(self, own: int, foreign: int) -> None:
+        """Take the two parts of a report."""
+        if self.foreign is not None:
+            moved, moved_own = abs(foreign - self.foreign), abs(own - self.own)
+            if moved or moved_own:
+                self.foreign_moved = self.foreign_moved * _KEPT_OF_MOVES + moved
+                self.own_moved = self.own_moved * _KEPT_OF_MOVES + moved_own
+        self.own, self.foreign = own, foreign
 
     def news(self, reason: str, now: float) -> bool:
         """Note a failure; return whether its reason was not given since the last report."""
@@ -105,7 +126,8 @@ class CountTable:
     def __init__(self) -> None:
         self._entries: dict[CountKey, CountEntry] = {}
         self.version = 0
-        """Rises whenever a foreign figure changes; lets a pool keep what it derived until then."""
+        """Rises whenever a figure changes from which pools derive theirs; lets them keep those until then."""
+        self._foreign_seen = False
 
     def entry(self, key: CountKey) -> CountEntry:
         """Return the entry of `key`, a new one if there is none."""
@@ -162,9 +184,11 @@ class CountTable:
         else:
             foreign = min(max(entry.foreign, reported - most, 0), max(0, reported - least))
         entry.exact = least == most
-        if foreign != entry.foreign:
-            entry.foreign = foreign
+        own = min(max(reported - foreign, least), most)
+        if foreign != entry.foreign or (own != entry.own and self._foreign_seen):
             self.version += 1
+        entry.take(own, foreign)
+        self._foreign_seen = self._foreign_seen or foreign > 0
         entry.reported, entry.reported_at = reported, now
         return entry.recovered()
 

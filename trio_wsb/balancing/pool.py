@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import inf
+from operator import add
 from random import Random
 
 from attrs import frozen
@@ -12,6 +13,7 @@ from trio_wsb.addresses import IPAddress
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
 from trio_wsb.balancing.drain import Drain, DrainTable
+from trio_wsb.balancing.echo import echo
 from trio_wsb.balancing.health import HealthEntry, HealthKey, HealthTable, Question
 from trio_wsb.balancing.rebalance import Figure
 from trio_wsb.balancing.slowstart import SlowStart
@@ -123,9 +125,15 @@ class Pool:
 
         """
         columns = self._present()
+        self._reweigh(now)
+        if self.chooser.memoryless and len(self._standby) == 1:
+            # Who takes the fewest of all nearly always may be chosen, and to look at that one alone is much quicker than
+            # to look at a thousand. If not, what is chosen among the others does not depend on this look.
+            index = self.chooser.choose(columns.rough_loads(), client)
+            if index is not None and self._eligible(columns, index, now, exclude, opening=opening):
+                return columns.backends[index]
         if opening and columns.pending_limited:
             exclude = self._crowded_ones(exclude)
-        self._reweigh(now)
         index = None
         for later in self._standby:
             left_out = {*exclude, *later} if later else exclude
@@ -281,6 +289,8 @@ class Pool:
             self._version = self._counts.version
             if self._entries:
                 self._columns.foreign = foreign_figures(self._entries)
+                self._columns.any_foreign = any(self._columns.foreign)
+                self._columns.listen(self._entries)
         table = self._health_table
         if table is not None and self._health_version != table.version:
             self._health_version = table.version
@@ -307,6 +317,13 @@ class Pool:
     def _reweigh(self, now: float) -> None:
         if self._slow_start.ramping and (weights := self._slow_start.weights(now)) is not None:
             self.chooser.reweigh(weights)
+
+    def _eligible(
+        self, columns: _Columns, index: int, now: float, exclude: Collection[Backend], *, opening: bool
+    ) -> bool:
+        if opening and columns.crowded(index):
+            return False
+        return _PresentLoads(columns, now, exclude)[index] < inf
 
     def _crowded_ones(self, exclude: Collection[Backend]) -> Collection[Backend]:
         """Return `exclude` with the backends that have as many handshakes under way as they may have."""
@@ -358,12 +375,15 @@ class _Columns:
     """The members of a pool as parallel lists, for the loop over all of them."""
 
     __slots__ = (
+        "any_foreign",
         "backends",
         "down",
         "draining",
+        "echo",
         "foreign",
         "health",
         "index",
+        "known",
         "limited",
         "limits",
         "pending",
@@ -374,6 +394,11 @@ class _Columns:
         self.backends = [member.backend for member in members]
         self.health = [backend.passive for backend in self.backends]
         self.foreign = [0] * len(members)
+        self.any_foreign = False
+        self.echo = 0.0
+        """How many sessions other balancers open for each of ours; see `trio_wsb.balancing.echo`."""
+        self.known: list[int] = []
+        """Our own part of the load that the last reports have, and with it what others opened at the same time."""
         self.down: list[int] = []
         """Those that may not be chosen at all: down by a health check, or draining."""
         self.draining: set[int] = set()
@@ -385,6 +410,34 @@ class _Columns:
 
     def load(self, index: int) -> int:
         return self.backends[index].own + self.foreign[index]
+
+    def listen(self, entries: Sequence[CountEntry]) -> None:
+        """Work out the echo anew: reports have come."""
+        self.echo = echo(entries)
+        if self.echo:
+            self.known = [
+                backend.own if entry.foreign is None else entry.own
+                for backend, entry in zip(self.backends, entries, strict=True)
+            ]
+
+    def with_echo(self, loads: Iterable[float]) -> list[float]:
+        """Return `loads` with what others have probably opened since the last reports."""
+        factor = self.echo
+        return [
+            max(0.0, load + (backend.own - known) * factor)
+            for load, backend, known in zip(loads, self.backends, self.known, strict=True)
+        ]
+
+    def rough_loads(self) -> list[float]:
+        """Return all loads, with infinity for what is down or draining and for nothing else that may not be chosen."""
+        loads: list[float] = [backend.own for backend in self.backends]
+        if self.any_foreign:
+            loads = list(map(add, loads, self.foreign))
+        if self.echo:
+            loads = self.with_echo(loads)
+        for index in self.down:
+            loads[index] = inf
+        return loads
 
     def crowded(self, index: int) -> bool:
         return self.backends[index].opening >= self.pending[index]
@@ -408,7 +461,11 @@ class _PresentLoads(Loads):
         load = columns.load(index)
         if load >= columns.limits[index] or not columns.health[index].available(self._now):
             return inf
-        return inf if columns.backends[index] in self._exclude or index in columns.down else load
+        if columns.backends[index] in self._exclude or index in columns.down:
+            return inf
+        if not columns.echo:
+            return load
+        return max(0.0, load + (columns.backends[index].own - columns.known[index]) * columns.echo)
 
     def __iter__(self) -> Iterator[float]:
         columns, now = self._columns, self._now
@@ -421,6 +478,8 @@ class _PresentLoads(Loads):
         ]
         if columns.limited:
             loads = [load if load < limit else inf for load, limit in zip(loads, columns.limits, strict=True)]
+        if columns.echo:
+            loads = columns.with_echo(loads)
         for index in columns.down:
             loads[index] = inf
         for backend in self._exclude:

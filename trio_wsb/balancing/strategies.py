@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from itertools import accumulate
 from math import inf, log1p
 from random import Random
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from trio_wsb.addresses import IPAddress
 
@@ -53,6 +53,9 @@ class Strategy(ABC):
         self._weights: Sequence[float] = tuple(weights)
         self._rng = rng
 
+    memoryless: ClassVar[bool] = False
+    """Whether a choice changes nothing, so that it can be made again with other loads."""
+
     @abstractmethod
     def choose(self, loads: Loads, client: IPAddress | None, /) -> int | None:
         """Return the index of the backend for the next client, or None if none is eligible.
@@ -75,6 +78,8 @@ class Strategy(ABC):
 class LeastConnections(Strategy):
     """The smallest ``(load + 1) / weight``, which is the load for its weight after taking one more client."""
 
+    memoryless = True
+
     def __init__(self, names: Sequence[str], weights: Sequence[int], rng: Random) -> None:
         super().__init__(names, weights, rng)
         self._equal = len(set(weights)) == 1 and weights[0] > 0
@@ -86,8 +91,9 @@ class LeastConnections(Strategy):
 
     def choose(self, loads: Loads, _client: IPAddress | None, /) -> int | None:
         """See `Strategy.choose`. Ties are broken at random."""
+        scores: Sequence[float]
         if self._equal:
-            scores = list(loads)
+            scores = loads if isinstance(loads, list) else list(loads)
         else:
             # Division and not multiplication with an inverse: equal fractions give equal floats.
             scores = [
@@ -97,9 +103,19 @@ class LeastConnections(Strategy):
         least = min(scores, default=inf)
         if least == inf:
             return None
-        if scores.count(least) == 1:
-            return scores.index(least)
-        return self._rng.choice([index for index, score in enumerate(scores) if score == least])
+        first, ties = scores.index(least), scores.count(least)
+        return first if ties == 1 else self._one_of(scores, least, ties)
+
+    def _one_of(self, scores: Sequence[float], least: float, ties: int) -> int:
+        """Return one of the `ties` indices whose score is `least`, each as likely as the others."""
+        rng, size = self._rng, len(scores)
+        if ties * 8 >= size:
+            # Drawing until it is one of them is uniform too, and needs no list of them: a burst of clients to a
+            # thousand idle backends has a thousand ties.
+            while scores[index := rng.randrange(size)] != least:
+                pass
+            return index
+        return rng.choice([index for index, score in enumerate(scores) if score == least])
 
 
 class WeightedRoundRobin(Strategy):

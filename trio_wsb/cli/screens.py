@@ -155,6 +155,8 @@ def _overview(document: View) -> Table:
         grid.add_row("", Text(warning, style="yellow"))
     for line in _last_reload(configuration["lastReload"], _now(document)):
         grid.add_row(*line)
+    for line in _providers(configuration.get("providers", ()), _now(document)):
+        grid.add_row(*line)
     for line in _files(configuration.get("files", ())):
         grid.add_row(*line)
     for index, entry in enumerate(document["entryPoints"]):
@@ -164,10 +166,21 @@ def _overview(document: View) -> Table:
         grid.add_row("" if index else "entry points", Text(figure))
     for index, each in enumerate(document.get("certificates", ())):
         grid.add_row("" if index else "certificates", _certificate(each))
+    for line in _names(document.get("names", ())):
+        grid.add_row(*line)
     for line in _disabled_routers(document.get("routers", ())):
         grid.add_row(*line)
     grid.add_row("sessions", _session_totals(document["sessions"]))
+    if "kernelRelay" in document:
+        grid.add_row("kernel relay", _kernel_relay(document["kernelRelay"]))
     return grid
+
+
+def _kernel_relay(each: View) -> Text:
+    """Return of how many sessions the kernel moves the bytes, or why of none."""
+    if each["available"]:
+        return Text(f"{each['sessions']:,} of the sessions, room for {each['capacity']:,}")
+    return Text(f"none: {each['reason']}", style="dim")
 
 
 def _certificate(each: View) -> Text:
@@ -223,6 +236,36 @@ def _last_reload(outcome: View | None, now: datetime) -> Iterable[tuple[str, Tex
         yield "", Text(problem, style="red")
 
 
+def _names(names: Sequence[View]) -> Iterable[tuple[str, Text]]:
+    """Yield each name of servers that is resolved, with what it stands for and what is wrong."""
+    for index, each in enumerate(names):
+        count = each["endpoints"]
+        words = f"{each['name']}  {count:,} backend{'' if count == 1 else 's'}"
+        if each["problem"]:
+            words += f", {each['problem']}"
+        style = "" if not each["problem"] else "yellow" if count else "red"
+        yield "" if index else "names", Text(words, style=style)
+
+
+def _providers(providers: Sequence[View], now: datetime) -> Iterable[tuple[str, Text]]:
+    """Yield how the Docker Engine stands, how many containers count, and each that is bad."""
+    for each in providers:
+        count = each["containers"]
+        words = f"{count['used']:,} containers used, {count['ignored']:,} ignored"
+        if each["state"] == "ok":
+            line = Text(words)
+        else:
+            line = Text(f"{each['endpoint']} {each['state']}", style="bold red")
+            ago = span((now - datetime.fromisoformat(each["since"])).total_seconds())
+            line.append(f" for {ago}: {each['reason']}; {words}" if each["reason"] else f"; {words}", "red")
+        if count["bad"]:
+            line.append(f", {count['bad']:,} bad", "bold red")
+        yield each["name"], line
+        for bad in each["bad"]:
+            for problem in bad["problems"]:
+                yield "", Text(problem, style="red")
+
+
 def _files(files: Sequence[View]) -> Iterable[tuple[str, Text]]:
     """Yield how many dynamic files there are, and each that is bad."""
     bad = [each for each in files if each["state"] == "bad"]
@@ -244,8 +287,12 @@ def _backends(backends: list[View], *, wide: bool) -> RenderableType:
         table, ("backend", False), ("state", False), ("weight", True), ("live", True), ("handshakes", True)
     )
     _columns(table, ("reported", True), ("foreign", True), ("age", True))
+    # An address that DNS gave says little to people.
+    pods = wide or any(each.get("dnsName") and each["podName"] for each in backends)
     if wide:
-        _columns(table, ("load", True), ("opened", True), ("failures", True), ("drops", True), ("pod", False))
+        _columns(table, ("load", True), ("opened", True), ("failures", True), ("drops", True))
+    if pods:
+        _columns(table, ("pod", False))
     for each in backends:
         stale = "yellow" if each.get("reportStale") else ""
         row = [
@@ -260,6 +307,7 @@ def _backends(backends: list[View], *, wide: bool) -> RenderableType:
         ]
         if wide:
             row += [_figure(each.get(key)) for key in ("load", "opened", "failures", "drops")]
+        if pods:
             row.append(Text(each["podName"] or ""))
         table.add_row(*row)
     return table

@@ -157,6 +157,9 @@ def reload_command(path: str) -> None:
         for each in outcome["badFiles"]:
             for problem in each["problems"]:
                 click.echo(problem, err=True)
+        for each in outcome.get("badContainers", ()):
+            for problem in each["problems"]:
+                click.echo(problem, err=True)
         click.echo(f"reloaded in {outcome['duration']:g} s")
         if outcome["badFiles"]:
             bad = ", ".join(f"{each['path']} (in force: {each['inForce']})" for each in outcome["badFiles"])

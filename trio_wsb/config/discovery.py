@@ -92,7 +92,13 @@ class Discovered:
     def elements(self) -> frozenset[Element]:
         """What it defines."""
         http = self.config.http
-        given = dict(zip(SECTIONS, (http.routers, http.services, http.middlewares, http.servers_transports), strict=True))
+        given = dict(
+            zip(
+                SECTIONS,
+                (http.routers, http.services, http.middlewares, http.servers_transports),
+                strict=True,
+            )
+        )
         return frozenset(("http", section, name) for section, names in given.items() for name in names)
 
     def placed(self, found: Iterable[Finding]) -> list[Problem]:
@@ -101,11 +107,22 @@ class Discovered:
         for finding in found:
             reading = self._origin(finding.path)
             if reading is None:
-                placed.append(Problem(DOCKER, 0, 0, "", finding.message, finding.hint, finding.severity, finding.code, finding.path))
+                placed.append(
+                    Problem(
+                        DOCKER,
+                        0,
+                        0,
+                        "",
+                        finding.message,
+                        finding.hint,
+                        finding.severity,
+                        finding.code,
+                        finding.path,
+                    )
+                )
                 continue
-            if finding.other is not None:
-                finding = evolve(finding, message=f"{finding.message} another one", other=None)
-            placed.append(reading.placed(finding))
+            message = finding.message if finding.other is None else f"{finding.message} another one"
+            placed.append(reading.placed(evolve(finding, message=message, other=None)))
         return placed
 
     def blamed(self, problems: Iterable[Problem]) -> dict[Container, list[Problem]]:
@@ -119,7 +136,9 @@ class Discovered:
         return blamed
 
     def _used(self) -> Iterator[Reading]:
-        return (each for each in self.readings if each.verdict == "used" and each.container not in self.refused)
+        return (
+            each for each in self.readings if each.verdict == "used" and each.container not in self.refused
+        )
 
     def _origin(self, path: KeyPath) -> Reading | None:
         for length in range(len(path), 1, -1):
@@ -163,7 +182,7 @@ def discover(
         if not wrong:
             break
         refusals |= wrong  # there is one container less each time
-    states = _states(readings, refusals, union, previous, now)
+    states = _states(readings, refusals, previous, now)
     lost = _lost_routers(readings, states, union)
     told = [problem for each in readings if each.container not in refusals for problem in each.problems]
     warnings = [each for each in told if each.severity == "warning"] + union.problems
@@ -257,7 +276,7 @@ class _Union:
 
 
 def _states(
-    readings: Iterable[Reading], refused: Refusals, union: _Union, previous: Discovered | None, now: float
+    readings: Iterable[Reading], refused: Refusals, previous: Discovered | None, now: float
 ) -> tuple[ContainerState, ...]:
     before = {} if previous is None else {each.id: each for each in previous.states}
     states = []
@@ -298,5 +317,3 @@ def _lost_routers(
                     whole, reasons, leads_to=None if leads_to is None else qualified(leads_to, DOCKER)
                 )
     return tuple(lost[name] for name in sorted(lost))
-
-

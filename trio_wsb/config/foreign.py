@@ -14,7 +14,18 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.config import accesslog, api, docker, entrypoints, metrics, middlewares, model, providers, services, tls
+from trio_wsb.config import (
+    accesslog,
+    api,
+    docker,
+    entrypoints,
+    metrics,
+    middlewares,
+    model,
+    providers,
+    services,
+    tls,
+)
 
 
 @frozen
@@ -166,7 +177,9 @@ FOREIGN: Mapping[type, Mapping[str, Foreign]] = {
             "rest",
             "plugin",
         ),
-        _ineffective("backends are discovered by providers.docker and in DNS; dynamic files are read by providers.file"),
+        _ineffective(
+            "backends are discovered by providers.docker and in DNS; dynamic files are read by providers.file"
+        ),
     )
     | {"precedence": _ignored("names of different providers never meet")},
     docker.DockerProvider: {

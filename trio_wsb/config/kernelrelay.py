@@ -14,7 +14,7 @@ class KernelRelay:
     """The relay in the kernel, which every service uses whose `relay` lets it."""
 
     enabled: bool = option(
-        "Load the program at the start, if the host lets us; without it the daemon moves all bytes itself.",
+        "Load the program at the start if a service asks for it and the host lets us; without it the daemon moves all bytes itself.",
         default=True,
         reload="restart",
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from trio_wsb.config.certificates import CertificateFileError, has_certificate, read_certificate
+from trio_wsb.config.containers import Found
 from trio_wsb.config.directory import MAX_DEPTH, MAX_FILES, Place
 from trio_wsb.config.document import Document, read_document
 from trio_wsb.config.merge import Part, merge, names_of_parts
@@ -37,13 +38,16 @@ class Checked:
     problems: list[Problem]
 
 
-def load(path: Path | str, previous: Loaded | None = None, *, now: float = 0.0) -> Loaded:
+def load(
+    path: Path | str, previous: Loaded | None = None, *, now: float = 0.0, found: Found | None = None
+) -> Loaded:
     """Return the configuration in the file `path` and its dynamic files, without the routers that cannot run.
 
     Args:
       path: the main file.
       previous: what is in force, from which a dynamic file that is bad now keeps its last good version.
       now: the time, in seconds since 1970.
+      found: the containers, None as long as nobody knows them.
 
     Raises:
       InvalidConfiguration: the main file cannot be read, or has errors that are not those of single routers; it carries
@@ -53,20 +57,22 @@ def load(path: Path | str, previous: Loaded | None = None, *, now: float = 0.0) 
     main = _read(os.fspath(path))
     if isinstance(main, Problem):
         raise InvalidConfiguration([main])
-    return assemble(_sources(main, previous, now), _other_files)
+    return assemble(_with_containers(_sources(main, previous, now), previous, found), _other_files)
 
 
-def refresh(previous: Loaded, *, now: float = 0.0) -> Loaded | None:
-    """Return `previous` with its dynamic files read again, the main file as it was; None when nothing has changed.
+def refresh(previous: Loaded, *, now: float = 0.0, found: Found | None = None) -> Loaded | None:
+    """Return `previous` with its dynamic files read again and the containers `found`; None when nothing has changed.
+
+    The main file stays as it was.
 
     Raises:
       InvalidConfiguration: as `load` does.
 
     """
-    sources = _sources(previous.sources.main, previous, now)
+    sources = _with_containers(_sources(previous.sources.main, previous, now), previous, found)
     before = {each.path: each.digest for each in previous.files}
     same = before == {each.path: each.digest for each in sources.candidates}
-    same = same and sources.notes == previous.sources.notes
+    same = same and sources.notes == previous.sources.notes and sources.found == previous.sources.found
     if same and not any(each.problems for each in previous.files):
         return None
     # What is wrong with a file may be outside of it, such as a certificate that was not there yet.
@@ -83,6 +89,14 @@ def without(loaded: Loaded, blamed: Refused) -> Loaded:
 
     """
     return assemble(loaded.sources, _other_files, {**loaded.refused, **blamed})
+
+
+def _with_containers(sources: Sources, previous: Loaded | None, found: Found | None) -> Sources:
+    """Return `sources` with the containers, as long as they are wanted."""
+    config = sources.main.config
+    if config is None or config.providers.docker is None:
+        return sources
+    return evolve(sources, found=found, discovered=None if previous is None else previous.discovered)
 
 
 def watched_place(config: Config, main: Path | str) -> Place | None:
@@ -287,6 +301,7 @@ def _other_files(config: Config) -> Iterator[Finding]:
                     hint = "name a PEM file that the daemon may read"
                     yield Finding((*path, "certificates", index, key), f'"{file}" {reason}', hint)
     yield from _tls_files(config)
+    yield from _engine_files(config)
     yield from _log_folder(config.log.file_path, ("log", "filePath"))
     if config.access_log is not None:
         yield from _log_folder(config.access_log.file_path, ("accessLog", "filePath"))
@@ -301,6 +316,17 @@ def _log_folder(file: str | None, path: KeyPath) -> Iterator[Finding]:
         yield Finding(path, message, hint, "warning")
     elif not folder.is_dir():
         yield Finding(path, f'"{folder}" is not a directory', "name a file in a directory")
+
+
+def _engine_files(config: Config) -> Iterator[Finding]:
+    """Yield what is wrong with the files for TLS towards the Docker Engine."""
+    tls = None if config.providers.docker is None else config.providers.docker.tls
+    if tls is None:
+        return
+    for key, file in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)):
+        if file is not None and (reason := _unreadable(file)):
+            path = ("providers", "docker", "tls", key)
+            yield Finding(path, f'"{file}" {reason}', "name a PEM file that the daemon may read")
 
 
 def _tls_files(config: Config) -> Iterator[Finding]:

@@ -142,6 +142,7 @@ class _Reader:
                     isinstance(each, MapNode) and "service" in each for each in routers.values()
                 ):
                     self._unreachable(("http", "services", own), error)
+                    names = [own]
             else:
                 names = [own]
                 _put(self.added, ("services", own, "loadBalancer"), MapNode())
@@ -229,13 +230,11 @@ class _Reader:
                 subject = Subject(own, self.container.name, dict(self.container.labels))
                 _put(self.added, (*path, "rule"), self.options.default_rule.fill(subject))
             if "service" not in router:
-                if len(services) == 1:
-                    _put(self.added, (*path, "service"), services[0])
-                else:
+                _put(self.added, (*path, "service"), services[0] if services else own)
+                if len(services) != 1:
                     several = "has several services" if services else "has no service of its own"
-                    self._error(
-                        ("http", *path), f"names no service, and the container {several}", "write its service"
-                    )
+                    place = ("http", *path, "service")
+                    self._error(place, f"names no service, and the container {several}", "write its service")
 
     def _fit(self) -> None:
         """Find what does not fit the model, and take out what is passed over."""
@@ -311,11 +310,9 @@ def label_of(path: KeyPath, places: Mapping[KeyPath, str]) -> str:
 
 def _spelt(path: KeyPath) -> Iterator[str]:
     for index, step in enumerate(path):
-        if path[index - 1 : index] == ("servers",):
-            continue
-        if step == "servers" and index == 3:
+        if index == 3 and path[index : index + 2] == ("servers", 0):
             yield ".server"
-        else:
+        elif index != 4 or path[3:5] != ("servers", 0):
             yield f"[{step}]" if isinstance(step, int) else f".{step}"
 
 

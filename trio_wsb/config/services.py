@@ -188,8 +188,9 @@ class LoadBalancer:
         "keep",
     )
     relay: Literal["auto", "kernel", "stream"] = option(
-        "Who moves the bytes of its sessions: `kernel` a program in the Linux kernel, as far as the host lets us load it and the "
-        "session is plain TCP and not mirrored, `stream` the daemon itself. `auto` is `kernel` where that can be.",
+        "Who moves the bytes of its sessions: `stream` the daemon itself, `kernel` a program in the Linux kernel, as far as the "
+        "host lets us load it and the session is plain TCP and not mirrored. `kernel` is an experiment: where packets are lost it "
+        "may repeat bytes. `auto` is `stream`.",
         "auto",
         reload="new sessions",
     )

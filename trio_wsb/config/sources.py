@@ -2,11 +2,13 @@
 
     main file        ─┐
     a.yml   newest    ├─► merge ─► judge ─► usable ─► what runs
-    b.yml   last good ┘              │
+    b.yml   last good ┤              │
+    containers        ┘              │
       ▲                              └ a dynamic file with an error that is not a single router's: its last good version
       └────────────────────────────────  takes its place, or nothing does where there is none; then all over again
 
-An error of the main file is an error of the whole: there is nothing to run without it.
+An error of the main file is an error of the whole: there is nothing to run without it. A container to whom such an error
+belongs gives nothing, until it changes or the main file is read again.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import field, frozen
 
+from trio_wsb.config.containers import Container, Found
 from trio_wsb.config.disable import DisabledRouter, is_fatal, usable
+from trio_wsb.config.discovery import Discovered, discover
 from trio_wsb.config.document import Document
 from trio_wsb.config.merge import Merged, Part, merge
 from trio_wsb.config.model import Config
@@ -25,8 +29,8 @@ from trio_wsb.config.validate import Names
 Further = Callable[[Config], Iterable[Finding]]
 """Finds what is wrong with a configuration that takes more than looking at it."""
 
-Refused = Mapping[Document, Sequence[Problem]]
-"""Versions of dynamic files that must not run, and why."""
+Refused = Mapping[Document | Container, Sequence[Problem]]
+"""Versions of dynamic files, and containers, that must not run, and why."""
 
 
 @frozen(eq=False)
@@ -64,12 +68,17 @@ class Candidate:
 
 @frozen(eq=False)
 class Sources:
-    """Everything that was read, in the order in which it counts; `notes` are warnings about where it was looked for."""
+    """Everything that was read, in the order in which it counts; `notes` are warnings about where it was looked for.
+
+    `found` are the containers, None as long as nobody knows them; `discovered` what was made of those before.
+    """
 
     main: Document
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[Problem, ...] = ()
     now: float = 0.0
+    found: Found | None = None
+    discovered: Discovered | None = None
 
 
 @frozen(eq=False)
@@ -87,15 +96,16 @@ class Loaded:
     merged: Merged
     files: tuple[FileState, ...] = ()
     refused: Refused = field(factory=dict)
+    discovered: Discovered | None = None
 
-    def blame(self, lines: Iterable[str]) -> dict[Document, list[Problem]]:
-        """Return which versions of dynamic files are to blame that `config` cannot be put to work, and for what.
+    def blame(self, lines: Iterable[str]) -> Refused:
+        """Return which versions of dynamic files, and containers, are to blame that `config` cannot be put to work, and for what.
 
         Args:
           lines: what is wrong, each beginning with its key path and a colon. Those about the main file are passed over.
 
         """
-        blamed: dict[Document, list[Problem]] = {}
+        blamed: dict[Document | Container, list[Problem]] = {}
         for line in lines:
             found = self.merged.find(line)
             if found is None:
@@ -104,6 +114,9 @@ class Loaded:
             document = part.contribution
             if isinstance(document, Document) and document.dynamic:
                 blamed.setdefault(document, []).extend(document.placed([finding]))
+            elif isinstance(document, Discovered):
+                for container, problems in document.blamed(document.placed([finding])).items():
+                    blamed.setdefault(container, []).extend(problems)
         return blamed
 
 
@@ -124,26 +137,51 @@ def assemble(sources: Sources, further: Further, refused: Refused | None = None)
     if sources.main.config is None:
         raise InvalidConfiguration(sources.main.problems)
     choice = _Choice(sources.candidates, refused)
+    bad_containers = {each: why for each, why in refused.items() if isinstance(each, Container)}
     while True:
-        merged = merge([main, *choice.parts()])
+        discovered = _discover(sources, bad_containers)
+        others = [] if discovered is None else [Part(discovered, discovered.source)]
+        merged = merge([main, *choice.parts(), *others])
         judged = merged.judge(Names(), further)
         # All that have the newest are judged, also those of which it is known that it will not do: that gives every problem.
-        if not choice.drop_what_is_fatal(judged):
+        dropped = choice.drop_what_is_fatal(judged)
+        for part in others:
+            fatal = [problem for problem in judged[part] if is_fatal(problem)]
+            if fatal and discovered is not None:
+                bad_containers |= discovered.blamed(fatal)
+                dropped = True
+        if not dropped:
             break
     problems = [problem for part in merged.parts for problem in _in_order(judged[part])]
     if any(map(is_fatal, judged[main])):
         raise InvalidConfiguration(judged[main])
     found = usable(merged.config, problems)
     states = tuple(choice.state(each, sources.now) for each in sources.candidates)
+    lost = () if discovered is None else discovered.disabled
+    kept: dict[Document | Container, Sequence[Problem]] = {
+        each: why for each, why in refused.items() if isinstance(each, Document)
+    }
+    if discovered is not None:
+        kept |= {container: why for container, why in discovered.refused.items()}  # noqa: C416 - of a wider type
     return Loaded(
         found.config,
         [*found.warnings, *sources.notes],
-        found.disabled,
+        (*found.disabled, *lost),
         sources,
         merged,
         states,
-        refused,
+        kept,
+        discovered,
     )
+
+
+def _discover(sources: Sources, refused: Mapping[Container, Sequence[Problem]]) -> Discovered | None:
+    """Return what the containers give, None where nobody wants or knows them."""
+    config = sources.main.config
+    options = None if config is None else config.providers.docker
+    if options is None or sources.found is None:
+        return None
+    return discover(sources.found, options, sources.discovered, refused, sources.now)
 
 
 class _Choice:

@@ -131,7 +131,9 @@ KINDS: Mapping[Any, Kind] = {
         "an address to listen on", 'write "HOST:PORT" or ":PORT", in quotes', (str,), parse_entry_address
     ),
     IPNetwork: Kind("an address or network", 'write "10.0.0.1" or "10.0.0.0/8"', (str,), parse_network),
-    NameServer: Kind("the address of a name server", 'write "10.0.0.10", in quotes', (str,), parse_name_server),
+    NameServer: Kind(
+        "the address of a name server", 'write "10.0.0.10", in quotes', (str,), parse_name_server
+    ),
     Rule: Kind("a rule", "write a rule such as PathPrefix(`/`)", (str,), parse_rule),
     Expression: Kind(
         "an expression", "write an expression such as NetworkErrorRatio() > 0.30", (str,), parse_expression
@@ -151,7 +153,10 @@ KINDS: Mapping[Any, Kind] = {
     float: Kind("a number", "write a number such as 1.5", (int, float), float),
     EngineURL: Kind("a URL", 'write a URL such as "unix:///var/run/docker.sock"', (str,), parse_engine_url),
     Constraints: Kind(
-        "an expression", "write a matcher such as Label(`com.example.tier`, `chat`)", (str,), parse_constraints
+        "an expression",
+        "write a matcher such as Label(`com.example.tier`, `chat`)",
+        (str,),
+        parse_constraints,
     ),
     RuleTemplate: Kind(
         "a template", "write a rule such as Host(`{{ normalize .Name }}.example.com`)", (str,), parse_template
@@ -269,7 +274,8 @@ def _field(attribute: Attribute[Any], converter: Converter) -> Hook:
             structured = inner(value, cls)
         except WrongValue as error:
             if secret:
-                raise WrongValue("has a wrong value", error.hint, code=error.code) from None
+                hint = "put it in quotes" if error.hint.startswith("put it in quotes") else error.hint
+                raise WrongValue("has a wrong value", hint, code=error.code) from None
             raise
         if check is not None and structured is not None:
             try:

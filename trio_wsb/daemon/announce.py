@@ -13,9 +13,10 @@ from trio_wsb.config.disable import DisabledRouter
 from trio_wsb.config.problems import printable
 from trio_wsb.config.sources import FileState
 from trio_wsb.daemon.build import Prepared
+from trio_wsb.daemon.containerlog import log_containers
 from trio_wsb.daemon.filelog import log_files
 from trio_wsb.daemon.limits import raise_descriptor_limit, sessions_possible
-from trio_wsb.daemon.reload import ReloadOutcome, log_disabled
+from trio_wsb.daemon.reload import ReloadOutcome, container_states, log_disabled
 from trio_wsb.daemon.services import balancers_of
 from trio_wsb.daemon.tlsviews import log_certificates
 from trio_wsb.observe.events import EventLog, Kind
@@ -34,6 +35,7 @@ def log_start(prepared: Prepared) -> None:
     for warning in prepared.warnings:
         log.warning("configuration warning", problem=warning)
     log_files((), prepared.files)
+    log_containers((), container_states(prepared))
     log_disabled(prepared.disabled)
     log_certificates(prepared.server_tls)
     for name, balancer in balancers_of(prepared.config.http).items():
@@ -79,6 +81,7 @@ def record_reload(events: EventLog, last: ReloadOutcome | None) -> None:
             duration=last.duration,
             warnings=len(last.warnings),
             **({"badFiles": len(last.bad_files)} if last.bad_files else {}),
+            **({"badContainers": len(last.bad_containers)} if last.bad_containers else {}),
         )
         _record_disabled(events, last.disabled)
     else:
@@ -94,9 +97,14 @@ def _record_disabled(events: EventLog, disabled: Iterable[DisabledRouter]) -> No
 
 
 def status_line(
-    sessions: int, last: ReloadOutcome | None, files: Sequence[FileState] = (), *, stopping: bool
+    sessions: int,
+    last: ReloadOutcome | None,
+    files: Sequence[FileState] = (),
+    more: Sequence[str] = (),
+    *,
+    stopping: bool,
 ) -> str:
-    """Return what `systemctl status` shows: the live sessions, what came of the last reload, and bad dynamic files."""
+    """Return what `systemctl status` shows: the live sessions, what came of the last reload, bad dynamic files, and `more`."""
     counted = f"{sessions} session" if sessions == 1 else f"{sessions} sessions"
     if stopping:
         return f"stopping, {counted} left"
@@ -110,7 +118,7 @@ def status_line(
     if bad:
         few = "a dynamic file is" if len(bad) == 1 else f"{len(bad)} dynamic files are"
         parts.append(f"{few} bad: {_first_of([problem for each in bad for problem in each.problems])}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *more])
 
 
 def _first_of(problems: Sequence[object]) -> str:

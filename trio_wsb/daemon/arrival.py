@@ -105,6 +105,7 @@ def peer_of(address: object) -> Peer:
     match address:
         case (str(host), int(port), *_):
             ip = parse_ip(host)
-            return Peer(ip, f"{format_host(str(ip))}:{port}")
+            # The kernel writes an IPv4 address as we do.
+            return Peer(ip, f"{format_host(str(ip)) if ':' in host else host}:{port}")
         case _:
             return Peer(None, "unix")

@@ -25,7 +25,9 @@ from trio_wsb.balancing.discovery import Name, NameTable
 from trio_wsb.balancing.drain import DrainTable
 from trio_wsb.balancing.health import HealthTable
 from trio_wsb.balancing.passive import PassivePolicy
+from trio_wsb.config.containers import Found
 from trio_wsb.config.disable import DisabledRouter
+from trio_wsb.config.discovery import Discovered
 from trio_wsb.config.entrypoints import UnixSocket
 from trio_wsb.config.internal import PING
 from trio_wsb.config.load import load, refresh, without
@@ -91,6 +93,11 @@ class Prepared:
         return () if self.loaded is None else self.loaded.files
 
     @property
+    def discovered(self) -> Discovered | None:
+        """What the containers give, None where nobody wants or knows them."""
+        return None if self.loaded is None else self.loaded.discovered
+
+    @property
     def names(self) -> tuple[Name, ...]:
         """The names to resolve."""
         return tuple(names_in(balancers_of(self.config.http).values()))
@@ -129,31 +136,34 @@ class Built:
     """Every step of a middleware, with whose it is."""
 
 
-def prepare(path: Path, previous: Prepared | None = None) -> Prepared:
+def prepare(path: Path, previous: Prepared | None = None, found: Found | None = None) -> Prepared:
     """Read, check and load everything; takes its time, so call it off the event loop.
 
     Args:
       path: the configuration file.
       previous: what is in force; a dynamic file that is bad now keeps its good version, and TLS contexts whose settings
         and files are the same are taken from it, so that connections made with them go on being used.
+      found: the containers, None as long as nobody knows them.
 
     Raises:
       ConfigurationError: with every problem found, none of them in dynamic files.
 
     """
     before = None if previous is None else previous.loaded
-    return _made_ready(load(path, before, now=time.time()), previous)
+    return _made_ready(load(path, before, now=time.time(), found=found), previous)
 
 
-def prepare_again(previous: Prepared) -> Prepared | None:
-    """Return `previous` with its dynamic files read again; None when nothing has changed. Takes its time too.
+def prepare_again(previous: Prepared, found: Found | None = None) -> Prepared | None:
+    """Return `previous` with its dynamic files read again and the containers `found`; None when nothing has changed.
+
+    Takes its time too.
 
     Raises:
       ConfigurationError: as `prepare` does.
 
     """
     assert previous.loaded is not None
-    loaded = refresh(previous.loaded, now=time.time())
+    loaded = refresh(previous.loaded, now=time.time(), found=found)
     return None if loaded is None else _made_ready(loaded, previous)
 
 

@@ -80,7 +80,10 @@ class ControlServer:
         try:
             async with trio.open_nursery() as nursery:
                 await accept_forever(
-                    listener.sock, lambda: "control", lambda sock, _: self._accepted(nursery, sock)
+                    listener.sock,
+                    lambda: "control",
+                    lambda sock, _: self._accepted(nursery, sock),
+                    clients=False,
                 )
         finally:
             listener.close()

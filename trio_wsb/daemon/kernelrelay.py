@@ -8,7 +8,9 @@ import structlog
 import trio
 
 from trio_wsb.config.kernelrelay import KernelRelay
+from trio_wsb.config.model import HTTP
 from trio_wsb.daemon.privileges import drop_capabilities
+from trio_wsb.daemon.services import balancers_of
 from trio_wsb.net.kernel.elf import BadObject
 from trio_wsb.net.kernel.selftest import SelfTestFailed, self_test
 from trio_wsb.net.kernel.table import KernelTable
@@ -16,23 +18,33 @@ from trio_wsb.proxy.relaying import CONFIGURED, KernelState
 
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
 
+NOT_WANTED: Final = "no service asked for it at the start"
+
 STOP_TIMEOUT: Final = 0.5
 """Seconds for what the kernel has sent on to be written, when the daemon stops."""
 
 
-async def start_kernel_relay(config: KernelRelay, nursery: trio.Nursery) -> KernelState:
-    """Return the table of sessions in the kernel, or why there is none; its task runs in `nursery`.
+def wants_kernel(http: HTTP) -> bool:
+    """Whether a service asks for the kernel relay."""
+    return any(balancer.relay == "kernel" for balancer in balancers_of(http).values())
+
+
+async def start_kernel_relay(config: KernelRelay, nursery: trio.Nursery, *, wanted: bool) -> KernelState:
+    """Load it if it is `wanted`; return the table of sessions in the kernel, or why there is none; its task runs in `nursery`.
 
     One line of the log says which. Whatever comes of it, the capabilities that only loading needs are gone after it.
     The table is the caller's, who closes it.
     """
     table, reason = None, CONFIGURED
-    if config.enabled:
+    if config.enabled and not wanted:
+        reason = NOT_WANTED
+    elif config.enabled:
         table, reason = await _load(config, nursery)
     drop_capabilities()
     if table is not None:
+        log.warning("kernel relay in use, which is an experiment", hint="docs/explanation/kernel-relay.md")
         log.info("kernel relay ready", sessions=config.sessions, inFlight=config.in_flight)
-    elif config.enabled:
+    elif config.enabled and wanted:
         log.info("no kernel relay, the daemon moves all bytes itself", reason=reason)
     return KernelState(table, reason)
 

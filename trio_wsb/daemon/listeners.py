@@ -38,6 +38,8 @@ class _Listener:
     source: _Source
     opened: InheritedSocket | Opened
     entry_point: str
+    waits: bool = False
+    """Whether its clients wait, because this process has no descriptors for them."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
 
     @property
@@ -51,6 +53,10 @@ class _Listener:
         if isinstance(self.source, ListenAddress) and self.source.path:
             return self.source  # the socket itself knows only the name under which it was made
         return bound_address(self.sock)
+
+    def pauses(self, waits: bool) -> None:
+        """Note whether clients have to wait from now on."""
+        self.waits = waits
 
     @property
     def inherited(self) -> bool:
@@ -171,6 +177,10 @@ class ListenerSet:
             if listener.sock.fileno() != -1  # closed when a stop has begun
         ]
 
+    def waiting(self) -> set[str]:
+        """Return the entry points whose clients wait, because this process has no descriptors for them."""
+        return {listener.entry_point for listener in self._listeners.values() if listener.waits}
+
     def _sources(self, wanted: Mapping[str, ListenAddress]) -> dict[_Source, str]:
         """Return what is to be listened on, and for which entry point; several sockets may serve one."""
         sources: dict[_Source, str] = dict(assign(self._inherited, wanted).items())
@@ -185,6 +195,7 @@ class ListenerSet:
                     listener.sock,
                     lambda: listener.entry_point,
                     lambda sock, peer: self._accepted(listener.entry_point, sock, peer),
+                    waits=listener.pauses,
                 )
         finally:
             if not isinstance(listener.opened, InheritedSocket):

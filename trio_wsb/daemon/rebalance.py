@@ -183,6 +183,7 @@ class Rebalancer:
             state.finish(now, 0.0 if service is None else service.moving.report_interval)
             progress.finished_at = now
             progress.queue.clear()
+            progress.closing.clear()  # or it would keep sessions that are long over
             details: dict[str, Value] = {
                 "service": name,
                 "shed": progress.shed,

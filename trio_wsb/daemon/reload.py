@@ -3,7 +3,7 @@
 One reload at a time. Whoever asks while one is under way gets the next one, since the file may have changed after the
 present one has read it; all who ask meanwhile share that one, so a storm of SIGHUPs costs two reloads.
 
-When only dynamic files have changed the main file is not read, and nothing is said of what is as it was. Such rounds keep the
+When only dynamic files or containers have changed the main file is not read, and nothing is said of what is as it was. Such rounds keep the
 distance of `providers.providersThrottleDuration`; a reload that somebody asks for waits for nothing.
 """
 
@@ -18,9 +18,12 @@ import structlog
 import trio
 from attrs import define, field, frozen
 
+from trio_wsb.config.containers import Found
 from trio_wsb.config.disable import DisabledRouter
+from trio_wsb.config.discovery import ContainerState
 from trio_wsb.config.sources import FileState
 from trio_wsb.daemon.build import Prepared, prepare, prepare_again
+from trio_wsb.daemon.containerlog import log_containers
 from trio_wsb.daemon.filelog import log_files
 from trio_wsb.errors import ConfigurationError
 
@@ -42,6 +45,7 @@ class ReloadOutcome:
     duration: float
     disabled: tuple[DisabledRouter, ...] = ()
     files: tuple[FileState, ...] = ()
+    containers: tuple[ContainerState, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -52,6 +56,11 @@ class ReloadOutcome:
     def bad_files(self) -> tuple[FileState, ...]:
         """The dynamic files whose last good version, or nothing of which, is in force."""
         return tuple(each for each in self.files if each.problems)
+
+    @property
+    def bad_containers(self) -> tuple[ContainerState, ...]:
+        """The containers that give nothing since something is wrong with them."""
+        return tuple(each for each in self.containers if each.verdict == "bad")
 
 
 @define(eq=False)
@@ -74,6 +83,10 @@ def log_disabled(disabled: Iterable[DisabledRouter]) -> None:
         log.warning("router disabled", router=router.name, **where, reason="; ".join(router.reasons))
 
 
+def _nothing_found() -> None:
+    return None
+
+
 def _nothing() -> None:
     pass
 
@@ -94,6 +107,7 @@ class Reloader:
         ends: Callable[[], None] = _nothing,
         followed: Callable[[ReloadOutcome], None] = lambda _: None,
         learn: Callable[[Prepared], Awaitable[None]] = _at_once,
+        found: Callable[[], Found | None] = _nothing_found,
     ) -> None:
         """Prepare to reload.
 
@@ -103,7 +117,8 @@ class Reloader:
           begins: called before each reload that somebody asked for; must not raise.
           ends: called after it, when `last` has what came of it and nobody who waits for it knows; must not raise.
           learn: waits for what a configuration needs to know before it is put to work, for a moment at most; must not raise.
-          followed: called with what came of it when dynamic files alone have changed; must not raise.
+          followed: called with what came of it when dynamic files or containers alone have changed; must not raise.
+          found: gives the containers as they are known now, None as long as they are not.
 
         """
         self.path = path
@@ -111,6 +126,7 @@ class Reloader:
         self._begins = begins
         self._ends = ends
         self._followed = followed
+        self._found = found
         self._learn = learn
         self._next = _Round()
         self._first: Prepared | None = None
@@ -136,7 +152,7 @@ class Reloader:
         self._next.wanted.set()
 
     def files_changed(self) -> None:
-        """Read the dynamic files again, soon; safe to call at any time and as often as one likes."""
+        """Read the dynamic files again and look at the containers, soon; safe to call at any time and as often as one likes."""
         self._next.wanted.set()
 
     async def reload(self) -> ReloadOutcome:
@@ -172,12 +188,12 @@ class Reloader:
 
     async def _prepare_all(self) -> Prepared | None:
         # Reading and parsing a megabyte of YAML takes a tenth of a second, and sessions must not wait.
-        return await trio.to_thread.run_sync(prepare, self.path, self.current)
+        return await trio.to_thread.run_sync(prepare, self.path, self.current, self._found())
 
     async def _prepare_files(self) -> Prepared | None:
         if self.current is None:
             return None
-        return await trio.to_thread.run_sync(prepare_again, self.current)
+        return await trio.to_thread.run_sync(prepare_again, self.current, self._found())
 
     async def _reload(self, prepare_it: Callable[[], Awaitable[Prepared | None]]) -> ReloadOutcome | None:
         """Reload what `prepare_it` gives; None if that is None, which is that nothing has changed."""
@@ -202,7 +218,8 @@ class Reloader:
             problems = (f"internal error: {type(error).__name__}; the log has more",)
         duration = round(trio.current_time() - begun, 3)
         files = () if self.current is None else self.current.files
-        outcome = ReloadOutcome(problems, warnings, time.time(), duration, disabled, files)
+        containers = container_states(self.current)
+        outcome = ReloadOutcome(problems, warnings, time.time(), duration, disabled, files, containers)
         if prepare_it == self._prepare_files:
             assert self.current is not None
             throttle = self.current.config.providers.providers_throttle_duration
@@ -227,6 +244,7 @@ class Reloader:
         counts = {"reloads": self.succeeded, "reloadsFailed": self.failed}
         if outcome.succeeded:
             log_files(() if before is None else before.files, outcome.files)
+            log_containers(container_states(before), outcome.containers)
             for warning in outcome.warnings:
                 if warning not in known:
                     log.warning("configuration warning", problem=warning)
@@ -243,6 +261,12 @@ class Reloader:
         log.error(
             "reload failed, the old configuration stays in force", problems=len(outcome.problems), **counts
         )
+
+
+def container_states(prepared: Prepared | None) -> tuple[ContainerState, ...]:
+    """Return how the containers stand in a configuration."""
+    discovered = None if prepared is None else prepared.discovered
+    return () if discovered is None else discovered.states
 
 
 def _needs_restart(first: Prepared | None, new: Prepared) -> list[str]:

@@ -92,6 +92,8 @@ def session_view(each: Session, now: float, *, draining: bool = False) -> View:
         "router": each.router,
         "service": each.service,
         "backend": str(each.backend.url),
+        "podName": each.backend.pod_name,
+        "nodeName": each.backend.node_name,
         "host": each.host,
         "path": each.path,
         "tries": each.tries,

@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -35,13 +36,14 @@ from trio_wsb.daemon.activation import InheritedSocket
 from trio_wsb.daemon.announce import log_start, record_reload, record_start, status_line
 from trio_wsb.daemon.api.pages import APIPages
 from trio_wsb.daemon.arrival import arrive
-from trio_wsb.daemon.build import Builder, Built, Prepared
+from trio_wsb.daemon.build import Builder, Built, Prepared, prepare_again
 from trio_wsb.daemon.control import ControlServer
 from trio_wsb.daemon.controlsocket import open_control_socket
+from trio_wsb.daemon.dockerviews import docker_line
 from trio_wsb.daemon.following import NameFollower
 from trio_wsb.daemon.garbage import collect_garbage
 from trio_wsb.daemon.internal import InternalPages
-from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay
+from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay, wants_kernel
 from trio_wsb.daemon.listeners import ListenerSet, Opened
 from trio_wsb.daemon.metrics.page import Metrics
 from trio_wsb.daemon.mover import Mover
@@ -52,9 +54,11 @@ from trio_wsb.daemon.stop import close_sessions
 from trio_wsb.daemon.tlsviews import log_certificates
 from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.errors import ConfigurationError
+from trio_wsb.net.resolver import Resolver
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.observe.events import EventLog
 from trio_wsb.observe.log import LogOutput
+from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.providers.watch import FileWatcher
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.connection import refuse_connection
@@ -65,6 +69,9 @@ log = structlog.stdlib.get_logger("trio_wsb.daemon")
 
 MAX_REFUSALS = 256
 """Connections over an entry point's limit that are answered 503 at a time; more are closed without a word."""
+
+FIRST_LOOK = 2.0
+"""Seconds that a start waits at most for the Docker Engine to tell which containers there are."""
 
 DEFAULT_GRACE = 10.0
 """Seconds for the sessions of an entry point that a reload has removed meanwhile."""
@@ -108,18 +115,26 @@ class Supervisor:
         self._names = NameTable()
         self._follower = NameFollower(self._names, rng, self._rebuild)
         self._builder = Builder(self._backends, self._counts, self._health, rng, drains, self._names)
-        self._proxy = Proxy(Runtime({}), dial=dial, server_name=socket.gethostname(), wall_clock=time.time)
+        self._resolver = Resolver()
+        self._proxy = Proxy(
+            Runtime({}),
+            dial=partial(dial, addresses=self._resolver.addresses),
+            server_name=socket.gethostname(),
+            wall_clock=time.time,
+        )
         self._mover = Mover(self._proxy, self._backends, drains, rng, self._events)
         self._notifier = notifier or Notifier()
         self._listeners = ListenerSet(self._accepted, inherited)
         self._reloader = Reloader(
             path,
             self._apply,
-            begins=self._notifier.reloading,
+            begins=self._reload_begins,
             ends=self._reload_ended,
             followed=lambda outcome: record_reload(self._events, outcome),
             learn=self._follower.learn,
+            found=lambda: self._docker.found,
         )
+        self._docker = DockerProviderTask(self._reloader.files_changed, rng=rng)
         self._watcher = FileWatcher(self._reloader.files_changed)
         self._connections: trio.Nursery | None = None
         self._accepting: trio.Nursery | None = None
@@ -147,9 +162,12 @@ class Supervisor:
         async with trio.open_nursery() as background:
             await background.start(self._receive_signals)
             # Before there are threads, since each has capabilities of its own.
-            kernel = self._proxy.kernel = await start_kernel_relay(first.config.kernel_relay, background)
+            kernel = self._proxy.kernel = await start_kernel_relay(
+                first.config.kernel_relay, background, wanted=wants_kernel(first.config.http)
+            )
             await background.start(self._access_log.run)
             background.start_soon(self._proxy.sweeper.run)
+            background.start_soon(self._resolver.run)
             background.start_soon(self._follower.run)
             background.start_soon(self._refresher.run)
             background.start_soon(self._checker.run)
@@ -158,6 +176,8 @@ class Supervisor:
             background.start_soon(self._api.feed.run)
             background.start_soon(self._mover.run)
             background.start_soon(self._watcher.run)
+            background.start_soon(self._docker.run)
+            first = await self._with_containers(first)
             await self._follower.learn(first)
             with self._cut:
                 async with trio.open_nursery() as self._connections:
@@ -196,6 +216,7 @@ class Supervisor:
         except OSError as error:
             reason = (error.strerror or "failed").lower()
             raise ConfigurationError([f"log.filePath: cannot open {settings.file_path}: {reason}"]) from error
+        self._proxy.sessions.lines = settings.level in {"DEBUG", "INFO"}
 
     def _install(self, prepared: Prepared, fresh: dict[ListenAddress, Opened]) -> None:
         config = prepared.config
@@ -212,6 +233,7 @@ class Supervisor:
         self._put_in_force(built, prepared)
         self._listeners.apply(prepared.addresses, fresh, self._accepting)
         self._watcher.configure(watched_place(config, self._reloader.path))
+        self._docker.configure(config.providers.docker)
         self._follower.configure(prepared)
         for name in set(self._full) - set(built.runtime.entry_points):
             self._full.discard(name)
@@ -223,6 +245,7 @@ class Supervisor:
         self._checker.configure(built.health_targets)
         self._builder.install(built)
         self._metrics.configure(prepared.config, built.steps)
+        self._api.configure(built.steps)
         self._mover.configuration_changed(before, built.runtime.services)
 
     def _rebuild(self) -> None:
@@ -230,6 +253,18 @@ class Supervisor:
         current = self._reloader.current
         if current is not None and not self._stop.is_set():
             self._put_in_force(self._builder.build(current), current)
+
+    async def _with_containers(self, first: Prepared) -> Prepared:
+        """Return the first configuration with the containers, if they are known in time; else they are added later."""
+        self._docker.configure(first.config.providers.docker)
+        await self._docker.known(FIRST_LOOK)
+        if self._docker.found is None:
+            return first
+        return await trio.to_thread.run_sync(prepare_again, first, self._docker.found) or first
+
+    def _reload_begins(self) -> None:
+        self._docker.look_again()
+        self._notifier.reloading()
 
     def _reload_ended(self) -> None:
         record_reload(self._events, self._reloader.last)
@@ -246,6 +281,7 @@ class Supervisor:
             self._events,
             mover=self._mover,
             names=self._names,
+            docker=self._docker,
         )
         self._metrics = Metrics(state)
         self._api = APIPages(state)
@@ -367,7 +403,8 @@ class Supervisor:
         current = self._reloader.current
         files = () if current is None else current.files
         last, stopping = self._reloader.last, self._stop.is_set()
-        return status_line(len(self._proxy.sessions), last, files, stopping=stopping)
+        more = docker_line(self._docker, None if current is None else current.discovered)
+        return status_line(len(self._proxy.sessions), last, files, more, stopping=stopping)
 
     def _cut_all(self) -> None:
         for session in self._proxy.sessions:

@@ -21,13 +21,16 @@ from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config, Router
 from trio_wsb.config.sources import FileState
+from trio_wsb.daemon.dockerviews import container_view, docker_view
 from trio_wsb.daemon.filelog import in_force
+from trio_wsb.daemon.instants import moment as moment  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.daemon.mover import Mover
 from trio_wsb.daemon.movingviews import drain_state, drain_view, rebalance_view
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.daemon.services import stale_after
 from trio_wsb.daemon.tlsviews import certificates, handshakes
 from trio_wsb.observe.events import EventLog
+from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
 from trio_wsb.proxy.services import kind_of, parts_of
@@ -58,6 +61,8 @@ class DaemonState:
     """What the names of servers stand for."""
     mover: Mover = field()
     """Drains and rebalances."""
+    docker: DockerProviderTask | None = None
+    """Who follows the Docker Engine."""
 
     @mover.default
     def _(self) -> Mover:
@@ -73,7 +78,7 @@ def status(state: DaemonState, at: Moment) -> View:
         "startedAt": moment(state.started.wall),
         "uptime": round(at.now - state.started.now, 3),
         "stopping": state.proxy.stopping,
-        "configuration": configuration(state.reloader),
+        "configuration": configuration(state, at),
         "entryPoints": entry_points(state),
         "certificates": []
         if current is None
@@ -81,14 +86,16 @@ def status(state: DaemonState, at: Moment) -> View:
         "routers": routers(state),
         "services": services(state),
         "backends": list(backends(state, at.now)),
+        "names": names(state, at.now),
         "sessions": session_totals(state),
         "kernelRelay": kernel_relay(state),
         "mirrors": mirrors(state),
     }
 
 
-def configuration(reloader: Reloader) -> View:
+def configuration(state: DaemonState, at: Moment) -> View:
     """Return which configuration is in force, and what came of the last reload."""
+    reloader = state.reloader
     current = reloader.current
     return {
         "file": _path_text(reloader.path),
@@ -98,6 +105,7 @@ def configuration(reloader: Reloader) -> View:
         "reloadsFailed": reloader.failed,
         "lastReload": None if reloader.last is None else reload_outcome(reloader.last),
         "files": [] if current is None else [file_state(each) for each in current.files],
+        "providers": docker_view(state.docker, None if current is None else current.discovered, at.wall),
     }
 
 
@@ -121,6 +129,7 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
         "problems": list(outcome.problems),
         "warnings": [*outcome.warnings, *map(str, outcome.disabled)],
         "badFiles": [file_state(each) for each in outcome.bad_files],
+        "badContainers": [container_view(each) for each in outcome.bad_containers],
     }
 
 
@@ -194,6 +203,21 @@ def kernel_relay(state: DaemonState) -> View:
     return {"available": True, "reason": "", "sessions": len(table), "capacity": table.capacity}
 
 
+def names(state: DaemonState, now: float) -> list[View]:
+    """Return each name that is resolved, with what it stands for and what is wrong with it."""
+    return [
+        {
+            "name": entry.name.host,
+            "resolve": entry.name.resolve,
+            "endpoints": len(entry.endpoints),
+            "resolvedAgo": None if (at := _finite(entry.resolved_at)) is None else round(now - at, 3),
+            "nextIn": None if (due := _finite(entry.next_due())) is None else round(max(0.0, due - now), 3),
+            "problem": entry.problem,
+        }
+        for entry in state.names.entries.values()
+    ]
+
+
 def session_totals(state: DaemonState) -> View:
     """Return how many sessions there are and were; causes that never occurred are there with 0."""
     sessions = state.proxy.sessions
@@ -238,6 +262,8 @@ def _member(name: str, pool: Pool, member: Member, now: float, stale_after: floa
     return {
         "service": name,
         "url": str(backend.url),
+        "dnsName": member.name or None,
+        "standby": member.rank > 0,
         "state": member_state(pool, member, now),
         "weight": member.weight,
         "maxConnections": member.max_connections,
@@ -349,11 +375,6 @@ def _figures(state: DaemonState) -> Iterator[tuple[Backend, int, int | None]]:
     for backend in state.backends:
         if backend not in shown:
             yield backend, 0, None
-
-
-def moment(wall: float) -> str:
-    """Return seconds since 1970 as RFC 3339 writes them, in UTC: ``2025-01-31T12:00:00.123Z``."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _finite(seconds: float) -> float | None:

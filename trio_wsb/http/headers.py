@@ -50,7 +50,8 @@ class Headers:
         values = self._values.get(lower)
         if values is None:
             return []
-        members = ",".join(values).lower().split(",")
+        text = values[0] if len(values) == 1 else ",".join(values)
+        members = text.lower().split(",")
         return [token for member in members if (token := member.strip(" \t"))]
 
     def add(self, name: str, value: str) -> None:

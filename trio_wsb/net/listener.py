@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import socket
 from collections.abc import Callable
 
@@ -10,7 +12,7 @@ import structlog
 import trio
 
 from trio_wsb.addresses import ListenAddress
-from trio_wsb.net.sockets import has_session_options, set_session_options
+from trio_wsb.net.sockets import OWN_SHORTAGES, has_session_options, set_session_options
 
 log = structlog.stdlib.get_logger("trio_wsb.net.listener")
 
@@ -23,7 +25,10 @@ ACCEPT_PAUSE = 0.1
 ACCEPT_BATCH = 64
 """Connections accepted before other tasks run: a reconnect storm must not starve the live sessions."""
 
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+RESERVE = 64
+"""Descriptors that are not for clients, at most an eighth of all: with the last one taken by a client nobody could dial for
+those who are in, ask backends how they are, or ask the control socket what is wrong."""
+
 _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
@@ -68,22 +73,36 @@ def _listen(family: socket.AddressFamily, host: str, port: int, *, reuse_port: b
     return sock
 
 
+def most_for_clients() -> int:
+    """Return the number from which on descriptors are not for clients; the lowest free one is always taken (socket(2))."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit - min(RESERVE, limit // 8)
+
+
 async def accept_forever(
-    listener: socket.socket, entry_point: Callable[[], str], handle: Callable[[socket.socket, object], None]
+    listener: socket.socket,
+    entry_point: Callable[[], str],
+    handle: Callable[[socket.socket, object], None],
+    *,
+    clients: bool = True,
+    waits: Callable[[bool], None] = lambda _: None,
 ) -> None:
     """Accept connections and hand each to `handle`, which owns it, until cancelled or the listener is closed.
 
-    Errors of a single connection are passed over. When descriptors or memory run out, accepting pauses for
-    `ACCEPT_PAUSE` seconds at a time (spinning would take the processor from the live sessions, and giving
-    up would end the service), and one line says so.
+    Errors of a single connection are passed over. When descriptors or memory run out, or only the `RESERVE` is left,
+    accepting pauses for `ACCEPT_PAUSE` seconds at a time (spinning would take the processor from the live sessions, and
+    giving up would end the service). One line says so, and another one that nobody waits any more.
 
     Args:
       listener: a listening, non-blocking socket; stays the caller's.
       entry_point: gives the name for the log; a reload may change it.
       handle: called with a non-blocking socket that has the session options, and its peer's address; must not block or raise.
+      clients: whether these connections may not have what is reserved.
+      waits: called with True when accepting begins to pause, and with False when that is over; must not block or raise.
 
     """
     exhausted = False
+    most = 0
     handed_on = listener.fileno() != -1 and has_session_options(listener)
     while listener.fileno() != -1:
         try:
@@ -94,24 +113,29 @@ async def accept_forever(
             try:
                 sock, peer = listener.accept()
             except BlockingIOError:
+                if exhausted:
+                    # Only now: at the limit each end of a session makes room for one, and that is no news.
+                    exhausted = False
+                    log.info("accepting connections again", entryPoint=entry_point())
+                    waits(False)
                 break
             except OSError as error:
                 if error.errno in _FATAL:
                     return
-                if error.errno in _EXHAUSTED:
+                if error.errno in OWN_SHORTAGES:
                     if not exhausted:
-                        log.error(
-                            "cannot accept connections, waiting",
-                            entryPoint=entry_point(),
-                            error=error.strerror,
-                        )
-                    exhausted = True
+                        exhausted = True
+                        _log_exhausted(entry_point(), os.strerror(error.errno))
+                        waits(True)
                     await trio.sleep(ACCEPT_PAUSE)
                     break
                 continue  # ECONNABORTED and the network errors that accept(2) passes on: the client's loss only
-            if exhausted:
-                exhausted = False
-                log.info("accepting connections again", entryPoint=entry_point())
+            if clients and sock.fileno() >= most and sock.fileno() >= (most := most_for_clients()):
+                if not exhausted:
+                    exhausted = True
+                    _log_exhausted(entry_point(), os.strerror(errno.EMFILE))
+                    waits(True)
+                sock = await _until_there_is_room(sock, most)
             try:
                 sock.setblocking(False)
                 if not handed_on:
@@ -120,3 +144,28 @@ async def accept_forever(
                 sock.close()  # reset by its client already
                 continue
             handle(sock, peer)
+
+
+def _log_exhausted(entry_point: str, reason: str) -> None:
+    log.error("cannot accept connections, waiting", entryPoint=entry_point, error=reason)
+
+
+async def _until_there_is_room(sock: socket.socket, most: int) -> socket.socket:
+    """Return `sock` once it has, or can have, a descriptor below `most`; owns it until then."""
+    try:
+        while sock.fileno() >= most:
+            await trio.sleep(ACCEPT_PAUSE)
+            # Others may have it by now: the number says whether there is room, and then it is the connection's own.
+            try:
+                lower = os.dup(sock.fileno())
+            except OSError:
+                continue
+            if lower < sock.fileno():
+                sock.close()
+                sock = socket.socket(fileno=lower)
+            else:
+                os.close(lower)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

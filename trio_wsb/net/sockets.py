@@ -43,6 +43,9 @@ SocketAddress: TypeAlias = tuple[int, _Address]
 FindAddresses: TypeAlias = Callable[[str, int], Awaitable[Sequence[SocketAddress]]]
 """Returns the addresses of a name, at least one, each with the port; raises DialError with the stage "resolve"."""
 
+OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What a call fails with when this process or host is out of descriptors or memory: no peer has a part in it."""
+
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY})
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -161,8 +164,8 @@ async def dial_tcp(
       addresses: finds the addresses of a name; None asks the system each time.
 
     Raises:
-      DialError: the name does not resolve (stage "resolve"), no address accepts ("connect"), or it took too
-        long ("timeout").
+      DialError: the name does not resolve (stage "resolve"), no address accepts ("connect"), it took too
+        long ("timeout"), or this host is short of something ("own").
 
     """
     try:
@@ -229,18 +232,18 @@ def _begin(family: int, address: _Address) -> tuple[socket.socket, bool]:
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
-        raise DialError("connect", _strerror(error.errno)) from error
+        raise _dial_error(error.errno) from error
     try:
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
             # A backend on this host, whose part the kernel did meanwhile: asking once more is cheaper than epoll.
             code = sock.connect_ex(address)
         if code and code not in _UNDER_WAY:
-            raise DialError("connect", _strerror(code))
+            raise _dial_error(code)
         set_session_options(sock)
     except OSError as error:
         sock.close()
-        raise DialError("connect", _strerror(error.errno)) from error
+        raise _dial_error(error.errno) from error
     except BaseException:
         sock.close()
         raise
@@ -257,6 +260,10 @@ async def _finish(sock: socket.socket) -> None:
     except BaseException:
         sock.close()
         raise
+
+
+def _dial_error(code: int | None) -> DialError:
+    return DialError("own" if code in OWN_SHORTAGES else "connect", _strerror(code))
 
 
 def _strerror(code: int | None) -> str:

@@ -138,6 +138,8 @@ class NameResolver:
             async with trio.open_nursery() as nursery:
                 for query in queries:
                     nursery.start_soon(self._ask, entry, query, lookup)
+        # Not after each answer: name servers that fail do so for A and AAAA, and one line says it.
+        self._tell(entry)
 
     async def _ask(self, entry: NameEntry, query: Query, lookup: Lookup) -> None:
         reason = ""
@@ -166,6 +168,8 @@ class NameResolver:
                 removed=_shown(removed),
             )
             self._changed()
+
+    def _tell(self, entry: NameEntry) -> None:
         problem = entry.news()
         if problem is not None:
             log.warning(

@@ -172,6 +172,8 @@ class Connection:
                 head = await self._receive_head(entry, first=first)
                 if head is None:
                     return None
+                if self._visit is not None:
+                    self._visit.asked()
                 # Looked up again: a reload may have changed or removed it while the client was silent.
                 current = self._entry()
                 if current is None:
@@ -200,13 +202,12 @@ class Connection:
         deadline, since a slow sender can keep any other one from passing.
         """
         reader = self._reader
-        visit = self._visit
         head = reader.next_head()  # a pipelined request may be here already
         if head is not None:
             # There may be thousands, each with an answer that need not wait: others must have their turn.
             await trio.lowlevel.checkpoint()
             return head
-        if visit is not None and not visit.wait():
+        if self._visit is not None and not self._visit.wait():
             return None  # too many of its address wait already: keeping it open is a favour
         if not first and not reader.started and not await self._receive_next(entry):
             return None
@@ -223,8 +224,6 @@ class Connection:
             while (head := reader.next_head()) is None:
                 if not await self._receive():
                     return None
-            if visit is not None:
-                visit.asked()
             return head
         if reader.started:
             raise BadRequest(408, "the request head did not come in time")

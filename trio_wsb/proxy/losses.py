@@ -6,6 +6,7 @@ Each session has its own line anyway; three hundred of them in a second say what
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import structlog
 
@@ -26,6 +27,8 @@ class Losses:
     def __init__(self) -> None:
         self._backends: Counter[tuple[str, Backend]] = Counter()
         self._peers: Counter[str] = Counter()
+        self.heard: Callable[..., None] = _nobody
+        """Told what each line of the log says, under the same names."""
 
     def backend_lost(self, service: str, backend: Backend) -> None:
         """Note a session that went with its backend."""
@@ -39,15 +42,24 @@ class Losses:
         """Say what was lost since the last call, and forget it."""
         for (service, backend), count in self._backends.items():
             if count >= FEW_BY_BACKEND:
-                log.warning(
+                self._say(
                     "backend lost sessions",
                     service=service,
                     backend=str(backend.url),
+                    **backend.pod,
                     sessions=count,
                     left=backend.live,
                 )
         for peer, count in self._peers.items():
             if count >= FEW_BY_PEER:
-                log.warning("clients lost", peer=peer, sessions=count)
+                self._say("clients lost", peer=peer, sessions=count)
         self._backends.clear()
         self._peers.clear()
+
+    def _say(self, line: str, **details: str | int) -> None:
+        log.warning(line, **details)
+        self.heard(**details)
+
+
+def _nobody(**_: str | int) -> None:
+    """Hear nothing."""

@@ -132,6 +132,8 @@ class _Copy:
             mirrors.opened(feed, backend, self._service.name)
             return await self._feed(channel, feed)
         except (DialError, Silence, HTTPError) as error:
+            if isinstance(error, DialError) and error.stage == "own":
+                return "failed"  # by no fault of the backend's
             counted_out = True
             log_failure(self._service.name, backend, str(error) or "no answer")
             return "failed"
@@ -158,6 +160,8 @@ class _Copy:
             await _read_up(channel, self._request.proxy.scratch)
             return None
         except (DialError, Silence, HTTPError) as error:
+            if isinstance(error, DialError) and error.stage == "own":
+                return "failed"  # by no fault of the backend's
             counted_out = True
             log_failure(self._service.name, backend, str(error) or "no answer")
             return "failed"

@@ -20,7 +20,9 @@ from trio_wsb.routing.rules import Rule
 SERVICE: Final = "noop@internal"
 """What the router leads to, by Traefik's name."""
 
-_RULE: Final = "HostRegexp(`^.+$`)"
+RULE: Final = "HostRegexp(`^.+$`)"
+"""Of the router, as Traefik writes it."""
+
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -33,7 +35,7 @@ class Redirection:
         self._redirect = RedirectScheme(RedirectSchemeOptions(scheme, Port(port), permanent))
         self.service = InternalService(SERVICE, self._answer)
         """Answers with the redirect."""
-        self.rule = Rule(_RULE, self._takes)
+        self.rule = Rule(RULE, self._takes)
         """Which requests it takes."""
 
     def _takes(self, request: RequestView) -> bool:

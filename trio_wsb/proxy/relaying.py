@@ -17,6 +17,7 @@ RelayKind: TypeAlias = Literal["kernel", "stream"]
 RelayMode: TypeAlias = Literal["auto", "kernel", "stream"]
 
 CONFIGURED: Final = "configured"
+NOT_ASKED: Final = "not asked for"
 UNAVAILABLE: Final = "not available"
 NOT_TCP: Final = "not plain TCP"
 MIRRORED: Final = "mirrored"
@@ -90,8 +91,9 @@ def _against(
     mirrored: bool,
 ) -> str:
     """Return what speaks against the kernel, "" for nothing."""
-    if mode == "stream":
-        return CONFIGURED
+    if mode != "kernel":
+        # What `auto` may choose is decided by docs/explanation/kernel-relay.md, "What is not right yet".
+        return CONFIGURED if mode == "stream" else NOT_ASKED
     if table is None:
         return UNAVAILABLE
     if mirrored:

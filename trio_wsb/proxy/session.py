@@ -77,6 +77,8 @@ class SessionTable:
         self.losses = Losses()
         self.observers: Observers = ()
         """Set by way of `Proxy.observers`."""
+        self.lines = True
+        """Whether the log takes the two lines of each session: to make up what nobody writes is 3 % of a handshake."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -113,17 +115,19 @@ class SessionTable:
         self.opened_total += 1
         session.opened_at = trio.current_time()
         session.backend.session_opened(session.opened_at)
-        log.info(
-            "session opened",
-            session=session.id,
-            client=session.client,
-            entryPoint=session.entry_point,
-            router=session.router,
-            service=session.service,
-            backend=str(session.backend.url),
-            tries=session.tries,
-            relay=session.relay_kind,
-        )
+        if self.lines:
+            log.info(
+                "session opened",
+                session=session.id,
+                client=session.client,
+                entryPoint=session.entry_point,
+                router=session.router,
+                service=session.service,
+                backend=str(session.backend.url),
+                **session.backend.pod,
+                tries=session.tries,
+                relay=session.relay_kind,
+            )
         record.ended = session.opened_at
         tell(self.observers, lambda observer: observer.session_opened(session, record))
 
@@ -145,21 +149,24 @@ class SessionTable:
                 "backend drops sessions",
                 service=session.service,
                 backend=str(session.backend.url),
+                **session.backend.pod,
                 coolDown=session.backend.passive.cool_down,
             )
-        log.info(
-            "session ended",
-            session=session.id,
-            client=session.client,
-            service=session.service,
-            backend=str(session.backend.url),
-            cause=cause.value,
-            closeCode=relay.close_code,
-            closedBy=relay.closed_by,
-            duration=round(now - session.opened_at, 3),
-            messagesIn=relay.up.scanner.messages,
-            messagesOut=relay.down.scanner.messages,
-            bytesIn=relay.up.scanner.bytes,
-            bytesOut=relay.down.scanner.bytes,
-        )
+        if self.lines:
+            log.info(
+                "session ended",
+                session=session.id,
+                client=session.client,
+                service=session.service,
+                backend=str(session.backend.url),
+                **session.backend.pod,
+                cause=cause.value,
+                closeCode=relay.close_code,
+                closedBy=relay.closed_by,
+                duration=round(now - session.opened_at, 3),
+                messagesIn=relay.up.scanner.messages,
+                messagesOut=relay.down.scanner.messages,
+                bytesIn=relay.up.scanner.bytes,
+                bytesOut=relay.down.scanner.bytes,
+            )
         tell(self.observers, lambda observer: observer.session_ended(session))

@@ -26,11 +26,12 @@ class Sweeper:
     def __init__(self, also: Callable[[], None] | None = None) -> None:
         """Watch nothing yet; `also` is called after each look."""
         self._also = also
-        self._watched: set[Relay] = set()
+        # Ordered, so that a simulated world does the same again; a set goes by addresses in memory.
+        self._watched: dict[Relay, None] = {}
 
     def watch(self, relay: Relay) -> None:
         """Look at `relay` once a second until it has no deadline any more."""
-        self._watched.add(relay)
+        self._watched[relay] = None
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -47,7 +48,7 @@ class Sweeper:
         now = trio.current_time()
         for index, relay in enumerate(tuple(self._watched), 1):
             if not relay.check(now):
-                self._watched.discard(relay)
+                self._watched.pop(relay, None)
             if index % BATCH == 0:
                 await trio.lowlevel.checkpoint()
                 now = trio.current_time()

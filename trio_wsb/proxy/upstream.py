@@ -29,6 +29,8 @@ MAX_TRIES = 3
 RETRY_AFTER = 5
 """Seconds after which a client that found no backend should come back (RFC 9110 section 10.2.3)."""
 
+_COME_BACK = (("Retry-After", str(RETRY_AFTER)),)
+
 
 async def dial(
     url: BackendURL, transport: TransportRuntime, *, addresses: FindAddresses | None = None
@@ -49,7 +51,7 @@ async def dial(
     if transport.tls is None or not url.tls:
         return SocketChannel(sock)
     with trio.CancelScope(deadline=deadline):
-        return await handshake(sock, transport.tls, transport.server_name or url.host)
+        return await handshake(sock, transport.tls, transport.server_name or transport.called(url).host)
     raise DialError("timeout", "no connection in time")
 
 
@@ -106,7 +108,8 @@ class Tries:
         """Choose and dial until a backend accepts; the caller owns the channel.
 
         Raises:
-          NoBackend: 503 when no backend is eligible, 502 when all that were tried failed.
+          NoBackend: 503 when no backend is eligible or this host is out of descriptors, 502 when all that were
+            tried failed.
 
         """
         pool = self._service.pool
@@ -131,6 +134,12 @@ class Tries:
                 return backend, channel
             except DialError as error:
                 self.leave()
+                if error.stage == "own":
+                    # Blamed on the backend it would take one after the other out of service, and another one
+                    # could not be reached either.
+                    backend.handshake_ended()
+                    log.error("cannot dial", service=self._service.name, reason=error.reason)
+                    raise NoBackend(503, f"cannot dial: {error.reason}", _COME_BACK) from error
                 self.failed(backend, str(error))
             except BaseException:
                 self.leave()
@@ -144,7 +153,7 @@ class Tries:
             service=self._service.name,
             reason=pool.reason(now, self._tried, opening=opening),
         )
-        raise NoBackend(503, "no available server", (("Retry-After", str(RETRY_AFTER)),))
+        raise NoBackend(503, "no available server", _COME_BACK)
 
     def leave(self) -> None:
         """Give the place of the handshake back: it was answered, or came to nothing. May be called again."""
@@ -195,6 +204,7 @@ def log_failure(service: str, backend: Backend, reason: str) -> None:
         "backend failed",
         service=service,
         backend=str(backend.url),
+        **backend.pod,
         reason=reason,
         coolDown=backend.passive.cool_down,
     )

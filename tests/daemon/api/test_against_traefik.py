@@ -5,7 +5,7 @@ What differs is named here and in docs/reference/api.md, and nothing else may.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,22 @@ SAME = (
 
 
 @asynccontextmanager
-async def traefik(directory: Path) -> AsyncIterator[str]:
-    """Run Traefik with `HTTP`, and give the address of its API."""
+async def traefik(
+    directory: Path,
+    http: Mapping[str, Any] = HTTP,
+    checked: str = "chat",
+    entry_points: Sequence[str] = ("web",),
+) -> AsyncIterator[str]:
+    """Run Traefik with `http` as its dynamic file, and give the address of its API once it knows the servers of `checked`."""
     assert TRAEFIK is not None
-    api, web = free_port(), free_port()
+    api = free_port()
     directory.mkdir()
-    (directory / "dynamic.yml").write_text(yaml.safe_dump({"http": HTTP}))
+    (directory / "dynamic.yml").write_text(yaml.safe_dump({"http": http}))
     static = {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
         "api": {"insecure": True},
         "entryPoints": {
-            "web": {"address": f"127.0.0.1:{web}"},
+            **{name: {"address": f"127.0.0.1:{free_port()}"} for name in entry_points},
             "traefik": {"address": f"127.0.0.1:{api}"},
         },
         "providers": {"file": {"filename": str(directory / "dynamic.yml")}},
@@ -88,7 +93,7 @@ async def traefik(directory: Path) -> AsyncIterator[str]:
             with trio.fail_after(PATIENCE):
                 while True:
                     try:
-                        answer = await client.get(f"{base}/api/http/services/chat@file")
+                        answer = await client.get(f"{base}/api/http/services/{checked}@file")
                         if answer.status_code == 200 and "serverStatus" in answer.json():
                             break
                     except httpx.TransportError:

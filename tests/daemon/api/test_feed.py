@@ -156,8 +156,13 @@ async def test_a_stop_ends_all_listening(world: World) -> None:
     with world.api.feed.listeners.listen() as listener:
         world.proxy.stop()
         await world.api.feed.look()
-        assert [each async for each in listener] == []
+        (last,) = [json.loads(each) async for each in listener]
+        assert [(each["kind"], each["details"]) for each in last["events"]] == [("stopping", {"sessions": 0})]
         assert not listener.dropped
+    with world.api.feed.listeners.listen() as late:
+        await world.api.feed.look()
+        assert [each async for each in late] == []
+    assert len(list(world.state.events)) == 1
 
 
 async def test_a_reload_that_changes_who_may_listen_ends_all_listening(world: World) -> None:

@@ -19,10 +19,15 @@ def world(tmp_path: Path) -> World:
 
 async def test_overview(world: World) -> None:
     document = await get(world, "/api/overview")
-    assert document["http"]["routers"] == {"total": 6, "warnings": 0, "errors": 1}
+    assert document["http"]["routers"] == {"total": 7, "warnings": 0, "errors": 1}
     assert document["http"]["middlewares"] == {"total": 3, "warnings": 0, "errors": 0}
     assert document["http"]["services"]["total"] == 7
-    assert document["features"] == {"tracing": "", "metrics": "Prometheus", "accessLog": False}
+    assert document["features"] == {
+        "tracing": "",
+        "metrics": "Prometheus",
+        "accessLog": False,
+        "kernelRelay": False,
+    }
     assert document["providers"] == ["File"]
     # The guide's jq: .http.services."NAME@PROVIDER".serverStatus
     assert document["http"]["services"]["chat@file"] == {
@@ -76,9 +81,61 @@ async def test_the_balancers_own(world: World) -> None:
     names = {each["name"]: each for each in await get(world, "/api/http/routers")}
     assert names["api@internal"]["entryPoints"] == ["admin"]
     assert set(names["ping@internal"]["entryPoints"]) == {"web", "admin"}
+    assert names["prometheus@internal"]["entryPoints"] == ["admin"]
     assert {names[name]["provider"] for name in names if name.endswith("@internal")} == {"internal"}
     services = {each["name"] for each in await get(world, "/api/http/services")}
     assert {"api@internal", "dashboard@internal", "ping@internal"} <= services
+
+
+async def test_a_redirection_is_a_router_and_a_middleware_as_in_traefik(tmp_path: Path) -> None:
+    target = {"to": "secure", "scheme": "https"}
+    configuration = {
+        "entryPoints": {
+            "web": {"address": ":8000", "http": {"redirections": {"entryPoint": target}}},
+            "secure": {"address": ":8443"},
+            "admin": {"address": ":9001"},
+        }
+    }
+    world = make_world(tmp_path, configuration)
+    # What Traefik 3.7 answers, but for its ruleSyntax and observability, which all its routers have.
+    assert await get(world, "/api/http/routers/web-to-secure@internal") == {
+        "entryPoints": ["web"],
+        "middlewares": ["redirect-web-to-secure@internal"],
+        "service": "noop@internal",
+        "rule": "HostRegexp(`^.+$`)",
+        "priority": 2**63 - 2,
+        "status": "enabled",
+        "using": ["web"],
+        "name": "web-to-secure@internal",
+        "provider": "internal",
+        "priorityStr": str(2**63 - 2),
+    }
+    assert await get(world, "/api/http/middlewares") == [
+        {
+            "redirectScheme": {"scheme": "https", "port": "8443", "permanent": True},
+            "status": "enabled",
+            "usedBy": ["web-to-secure@internal"],
+            "name": "redirect-web-to-secure@internal",
+            "provider": "internal",
+            "type": "redirectscheme",
+        }
+    ]
+    assert (await get(world, "/api/http/services/noop@internal"))["usedBy"] == ["web-to-secure@internal"]
+
+
+async def test_a_redirection_behind_a_middleware_that_is_not_there_is_disabled(tmp_path: Path) -> None:
+    http = {"redirections": {"entryPoint": {"to": "secure"}}, "middlewares": ["nowhere"]}
+    entry_points = {
+        "web": {"address": ":8000", "http": http},
+        "secure": {"address": ":8443"},
+        "admin": {"address": ":9001"},
+    }
+    world = make_world(tmp_path, {"entryPoints": entry_points})
+    row = await get(world, "/api/http/routers/web-to-secure@internal")
+    assert (row["status"], row["error"]) == (
+        "disabled",
+        ["a middleware of the entry point is not there, or has errors"],
+    )
 
 
 async def test_a_server_that_fails_its_check_or_cools_down_is_down(world: World) -> None:

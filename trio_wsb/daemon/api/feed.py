@@ -2,8 +2,7 @@
 
 One task looks and everybody hears the same, so that a listener costs little more than its bytes. Of the backends only those
 are told whose figures have changed. The last minutes are remembered, so that who comes sees where things come from.
-It also records in the event log when a backend or a dynamic file goes bad and when it is good again: whatever the reason, what
-counts is what it is now.
+What goes bad, and what is good again, is recorded in the event log by way of it (`trio_wsb.daemon.api.changes`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from heapq import nlargest
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import trio
@@ -22,10 +21,10 @@ from attrs import define, field
 
 from trio_wsb import __version__
 from trio_wsb.config.internal import API, DASHBOARD
-from trio_wsb.config.problems import printable
+from trio_wsb.daemon.api.changes import Changes, Look
 from trio_wsb.daemon.api.tally import Tally, Traffic
 from trio_wsb.daemon.build import Prepared
-from trio_wsb.daemon.views import DaemonState, View, backends, configuration
+from trio_wsb.daemon.views import DaemonState, Moment, View, backends, configuration, kernel_relay
 from trio_wsb.observe.broadcast import Broadcast
 from trio_wsb.observe.events import Event, Kind
 from trio_wsb.proxy.causes import Cause
@@ -55,13 +54,8 @@ SUM_INTERVAL: Final = 5.0
 BATCH: Final = 50
 """Backends looked at before other tasks run."""
 
-_UP: Final = frozenset({"ready", "full"})
-_GONE: Final = {"down": Kind.BACKEND_DOWN, "cooling_down": Kind.BACKEND_COOLING}
 _VANISHING: Final = ("reportAge", "coolDownLeft")
 """Figures that change by themselves; told as the moments that they count from or to."""
-
-Look = dict[str, View]
-"""What is known of each backend, by service and URL."""
 
 
 @define
@@ -89,7 +83,9 @@ class Feed:
         self._told = 0
         self._prepared: Prepared | None = None
         self._access: tuple[object, ...] | None = None
-        self._bad_files: set[str] = set()
+        self.changes = Changes(state)
+        """Records what a look finds changed."""
+        self._stopped = False
         self._traffic: Traffic | None = None
         self._traffic_at = -inf
         self._offset = state.started.wall - state.started.now
@@ -114,15 +110,16 @@ class Feed:
 
     async def look(self) -> None:
         """Look once and tell what has changed."""
-        if self._state.proxy.stopping:
+        if self._stopped:
             self._listeners.end()
             return
+        if self._state.proxy.stopping:
+            self._stopped = True
+            self._state.events.record(Kind.STOPPING, sessions=len(self._state.proxy.sessions))
         self._look_at_access()
         look = await self._look_at_backends()
         before, self._look = self._look, look
-        if before is not None:
-            self._record_changes(before, look)
-        self._record_files()
+        self.changes.record(before, look)
         self._remember(look)
         if not len(self._listeners):
             self._told = self._state.events.recorded_total
@@ -139,6 +136,8 @@ class Feed:
         }
         self._told = self._state.events.recorded_total
         self._listeners.send(_text(tick))
+        if self._stopped:
+            self._listeners.end()
 
     async def greeting(self) -> AsyncGenerator[str, None]:
         """Yield the messages that a new listener gets first: the whole state, in pieces."""
@@ -155,7 +154,7 @@ class Feed:
                 "interval": INTERVAL,
                 "at": int(time.time()),
                 **await self._totals(),
-                "configuration": configuration(state.reloader),
+                "configuration": configuration(state, Moment(trio.current_time(), time.time())),
                 "backendsTotal": len(rows),
                 "events": events,
                 "history": self._history(),
@@ -202,6 +201,7 @@ class Feed:
                 "at": round(self._traffic_at + self._offset, 3),
             },
             "connections": sum(self._state.proxy.connections.values()),
+            "kernelRelay": kernel_relay(self._state),
         }
 
     async def _recent_traffic(self) -> Traffic:
@@ -255,35 +255,6 @@ class Feed:
             "ended": [sample.ended for sample in samples],
             "live": {key: [sample.live.get(key, 0) for sample in samples] for key in keys},
         }
-
-    def _record_files(self) -> None:
-        """Record which dynamic files have gone bad, and which are good again."""
-        current, events = self._state.reloader.current, self._state.events
-        files = () if current is None else current.files
-        bad = {each.path: str(each.problems[0]) for each in files if each.problems}
-        for path, problem in bad.items():
-            if path not in self._bad_files:
-                events.record(
-                    Kind.PROVIDER_PROBLEM, "error", file=printable(path), problem=printable(problem)
-                )
-        for path in self._bad_files - bad.keys():
-            events.record(Kind.PROVIDER_RECOVERED, file=printable(path))
-        self._bad_files = set(bad)
-
-    def _record_changes(self, before: Look, look: Look) -> None:
-        events = self._state.events
-        for key, row in look.items():
-            old, state = before.get(key), row["state"]
-            if old is None or old["state"] == state:
-                continue
-            known: dict[str, Any] = {"service": row["service"], "backend": row["url"]}
-            kind = _GONE.get(str(state))
-            if kind is not None:
-                health = row.get("health")
-                problem = health.get("problem") if isinstance(health, dict) else None
-                events.record(kind, "warning", **known, reason=problem)
-            elif state in _UP and str(old["state"]) in _GONE:
-                events.record(Kind.BACKEND_UP, "info", **known)
 
 
 def event_view(event: Event) -> View:

@@ -10,7 +10,7 @@ answer to their own names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from trio_wsb.daemon.api.feed import Feed
 from trio_wsb.daemon.api.hosts import is_own_host
 from trio_wsb.daemon.api.queries import chosen, page_of, parse_query
 from trio_wsb.daemon.api.tally import Tally
+from trio_wsb.daemon.middlewares import MadeStep
 from trio_wsb.daemon.views import DaemonState, View
 from trio_wsb.errors import HTTPError
 from trio_wsb.http.head import RequestHead
@@ -73,6 +74,10 @@ class APIPages:
     def paths(self) -> frozenset[str]:
         """The paths of all documents, without what may follow them."""
         return frozenset(self._pages)
+
+    def configure(self, steps: Sequence[MadeStep]) -> None:
+        """Take over a configuration that is in force now: the steps of its middlewares."""
+        self.feed.changes.configure(steps)
 
     # Who answers.
 

@@ -7,26 +7,21 @@ each service too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
 from trio_wsb import __version__
 from trio_wsb.config.effective import REDACTED, effective
-from trio_wsb.config.internal import API, AVAILABLE, DASHBOARD, PING
+from trio_wsb.config.internal import API, AVAILABLE, DASHBOARD
 from trio_wsb.config.model import Config, Router
 from trio_wsb.config.offered import ADMIN, places
 from trio_wsb.config.services import Service
+from trio_wsb.daemon.api.own import INTERNAL, own_middlewares, own_routers
 from trio_wsb.daemon.views import DaemonState, View, member_state, moment
 
 FILE: Final = "file"
 """The provider of what stands in files."""
-
-INTERNAL: Final = "internal"
-"""The provider of what the balancer has by itself."""
-
-MAX_PRIORITY: Final = 2**63 - 1
-"""Of the balancer's own pages, which are asked before any router. Traefik's figure."""
 
 UP_STATES: Final = frozenset({"ready", "full"})
 """States in which a backend is well; `full` says that it has enough."""
@@ -63,6 +58,7 @@ def overview(state: DaemonState, now: float) -> View:
             "tracing": "",
             "metrics": "Prometheus" if getattr(config, "metrics", None) is not None else "",
             "accessLog": getattr(config, "access_log", None) is not None,
+            "kernelRelay": state.proxy.kernel.table is not None,
         },
         "providers": sorted({provider_of(name).capitalize() for name in _defined(config)} | {"File"}),
     }
@@ -99,7 +95,7 @@ def routers(state: DaemonState) -> list[View]:
             )
         else:
             rows.append({**_router(each.name, each.router, config, status="disabled"), **error})
-    rows += _own_routers(state, config)
+    rows += own_routers(config, direct_entry_points(state))
     return _sorted(rows)
 
 
@@ -121,7 +117,8 @@ def services(state: DaemonState, now: float) -> list[View]:
         if name in status:
             row["serverStatus"] = status[name]
         rows.append(row)
-    for name in AVAILABLE:
+    leading = {str(row["service"]) for row in own_routers(config, direct_entry_points(state))}
+    for name in {*AVAILABLE, *leading}:
         own: View = {"status": "enabled", **_used_by(users.get(name)), "name": name, "provider": INTERNAL}
         rows.append(own)
     return _sorted(rows)
@@ -129,18 +126,21 @@ def services(state: DaemonState, now: float) -> list[View]:
 
 def middlewares(state: DaemonState) -> list[View]:
     """Return what ``GET /api/http/middlewares`` answers, by name."""
-    users = _users(state, lambda router: list(router.middlewares))
+    config, users = _config(state), _users(state, lambda router: list(router.middlewares))
     return _sorted(
         [
-            {
-                **_without_secrets(effective(middleware)),
-                "status": "enabled",
-                **_used_by(users.get(name)),
-                "name": named(name),
-                "provider": provider_of(name),
-                "type": next((kind.lower() for kind, _ in middleware.kinds()), ""),
-            }
-            for name, middleware in _config(state).http.middlewares.items()
+            *own_middlewares(config),
+            *(
+                {
+                    **_without_secrets(effective(middleware)),
+                    "status": "enabled",
+                    **_used_by(users.get(name)),
+                    "name": named(name),
+                    "provider": provider_of(name),
+                    "type": next((kind.lower() for kind, _ in middleware.kinds()), ""),
+                }
+                for name, middleware in config.http.middlewares.items()
+            ),
         ]
     )
 
@@ -168,7 +168,10 @@ def guard(state: DaemonState, entry_point: str) -> Guard:
         listens = places(router, (entry_point,)) or entry_point in router.entry_points
         if router.service in {API, DASHBOARD} and listens:
             return Guard.ROUTER
-    return Guard.UNKNOWN if any(each.router is None for each in disabled) else Guard.NONE
+    unknown = [each for each in disabled if each.router is None]
+    if any(each.leads_to in {API, DASHBOARD} for each in unknown):
+        return Guard.ROUTER
+    return Guard.UNKNOWN if any(each.leads_to is None for each in unknown) else Guard.NONE
 
 
 def direct_entry_points(state: DaemonState) -> list[str]:
@@ -207,30 +210,6 @@ def _router(name: str, router: Router, config: Config, *, status: str) -> View:
     }
 
 
-def _own_routers(state: DaemonState, config: Config) -> Iterator[View]:
-    """Yield the balancer's own pages as the routers that Traefik has for its own."""
-    direct = direct_entry_points(state)
-    pages = [(PING, "PathPrefix(`/ping`)", _pinged(config))]
-    if direct and config.api is not None:
-        base = config.api.base_path.rstrip("/")
-        pages.append((API, f"PathPrefix(`{base}/api`)", direct))
-        if config.api.dashboard:
-            pages.append((DASHBOARD, f"PathPrefix(`{base}/`)", direct))
-    for priority, (service, rule, on) in enumerate(pages):
-        if on:
-            yield {
-                "entryPoints": on,
-                "service": service,
-                "rule": rule,
-                "priority": MAX_PRIORITY - priority,
-                "status": "enabled",
-                "using": on,
-                "name": service,
-                "provider": INTERNAL,
-                "priorityStr": str(MAX_PRIORITY - priority),
-            }
-
-
 def _without_secrets(view: View) -> View:
     """Return the options of a middleware without the values that backends may take for credentials."""
     headers = view.get("headers")
@@ -238,13 +217,6 @@ def _without_secrets(view: View) -> View:
         return view
     hidden = dict.fromkeys(headers["customRequestHeaders"], REDACTED)
     return {**view, "headers": {**headers, "customRequestHeaders": hidden}}
-
-
-def _pinged(config: Config) -> list[str]:
-    if config.ping.manual_routing:
-        return []
-    wanted = config.ping.entry_point
-    return [name for name in config.entry_points if wanted in {None, name}]
 
 
 def _users(state: DaemonState, uses: Any) -> Mapping[str, list[str]]:
@@ -257,9 +229,8 @@ def _users(state: DaemonState, uses: Any) -> Mapping[str, list[str]]:
     for name, router in pairs:
         for used in uses(router):
             found.setdefault(used, []).append(named(name))
-    for row in _own_routers(state, config):
-        for used in [str(row["service"])]:
-            found.setdefault(used, []).append(str(row["name"]))
+    for row in own_routers(config, direct_entry_points(state)):
+        found.setdefault(str(row["service"]), []).append(str(row["name"]))
     return found
 
 

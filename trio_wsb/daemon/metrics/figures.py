@@ -63,6 +63,13 @@ class Traffic:
         self.bytes_in += up.bytes
         self.bytes_out += down.bytes
 
+    def join(self, other: Traffic) -> None:
+        """Add `other`."""
+        self.messages_in += other.messages_in
+        self.messages_out += other.messages_out
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
             self.messages_in + other.messages_in,
@@ -266,17 +273,19 @@ class Figures:
         ended = cause, code_label(session.close_code)
         self.ended[ended] += 1
         self.durations.observe(seconds)
-        self.traffic.add(session)
+        relayed = Traffic()
+        relayed.add(session)
+        self.traffic.join(relayed)
         for level in self._levels(session):
             level.open -= 1
-            level.traffic.add(session)
+            level.traffic.join(relayed)
         service = self._service(session.service)
         service.ended[ended] += 1
         service.durations.observe(seconds)
         backend = self._backend(session)
         backend.open -= 1
         backend.ended[cause] += 1
-        backend.traffic.add(session)
+        backend.traffic.join(relayed)
 
     def backends(self) -> list[tuple[Backend, dict[str, BackendFigures]]]:
         """Return what each backend did, by service; to be read only."""

@@ -39,7 +39,10 @@ NEVER: Final = (1 << 64) - 1
 
 _INFO_SIZE: Final = 136
 _ACKED_RECEIVED: Final = struct.Struct("=120xQQ")
-"""`tcpi_bytes_acked` and `tcpi_bytes_received` of struct tcp_info."""
+"""`tcpi_bytes_acked` and `tcpi_bytes_received` of struct tcp_info, whose first byte is the state."""
+
+_TCP_CLOSE: Final = 7
+"""The state of a connection that is over, of include/net/tcp_states.h."""
 
 FLUSH_PAUSES: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Seconds between looks at what the kernel has still to write; the last one repeats."""
@@ -253,6 +256,9 @@ class Direction:
         """Whether everything that the kernel sent on is in the sink's queue. True for a sink that broke."""
         if not self.flushed:
             try:
+                if self.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                    self.flushed = not self.is_open
+                    return self.flushed
                 acked = tcp_counts(self.sink)[0]
                 written = self._written(acked + _queued(self.sink, termios.TIOCOUTQ))
             except OSError:

@@ -99,14 +99,14 @@
       const s = message.sessions;
       state.points.push({ at: message.at, open: s.open, opened: s.opened, ended: sum(s.ended), live });
       if (state.points.length > KEPT) state.points.splice(0, state.points.length - KEPT);
-      if (message.events.some((event) => event.kind.startsWith("reload"))) refreshConfiguration();
+      if (message.events.some((event) => event.kind.startsWith("reload"))) loadSessions(true);
     }
     schedule();
   }
   const sum = (table) => Object.values(table).reduce((total, n) => total + n, 0);
   function takeTotals(message) {
     state.before = state.totals && state.totals.at < message.at ? state.totals : state.before;
-    state.totals = { at: message.at, sessions: message.sessions, traffic: message.traffic };
+    state.totals = { at: message.at, sessions: message.sessions, traffic: message.traffic, kernel: message.kernelRelay };
     // Of many sessions the server does not sum up the traffic each second.
     const known = state.traffic;
     if (!known || message.traffic.at < known.now.at) state.traffic = { now: message.traffic, before: null };
@@ -120,9 +120,6 @@
       state.events.unshift(event);
     }
     state.events.length = Math.min(state.events.length, EVENTS_SHOWN);
-  }
-  async function refreshConfiguration() {
-    try { await Promise.resolve(); loadSessions(true); } catch { /* the next look tells */ }
   }
 
   // Drawing, once for each frame at most, and never for a page that nobody sees.
@@ -151,9 +148,11 @@
     return before ? Math.max(0, (pick(now) - pick(before)) / (now.at - before.at)) : 0;
   }
   function drawTiles() {
-    const { sessions, traffic } = state.totals;
+    const { sessions, traffic, kernel } = state.totals;
     const ended = sum(sessions.ended);
     setText($("t-open"), count(sessions.open));
+    setText($("t-kernel"), kernel.available ? count(kernel.sessions) + " in the kernel" : "");
+    $("t-kernel").title = kernel.available ? "Sessions whose bytes the kernel moves; there is room for " + count(kernel.capacity) : "";
     setText($("t-opened"), rate(perSecond((t) => t.sessions.opened)));
     setText($("t-opened-total"), count(sessions.opened) + " in all");
     setText($("t-ended"), rate(perSecond((t) => sum(t.sessions.ended))));
@@ -289,7 +288,7 @@
     eventsDrawn = signature;
     $("events-none").hidden = state.events.length > 0;
     $("events").replaceChildren(...state.events.map((event) => {
-      const kind = { error: "bad", warning: "warn" }[event.severity] || (/_up$|^reloaded$|_ready$|_reports$|recovered$/.test(event.kind) ? "good" : "calm");
+      const kind = { error: "bad", warning: "warn" }[event.severity] || (/_up$|^reloaded$|_ready$|_reports$|_closed$|recovered$/.test(event.kind) ? "good" : "calm");
       const details = Object.entries(event.details).filter(([, value]) => value !== null && value !== "").map(([name, value]) => name + ": " + (typeof value === "number" ? exact.format(value) : value)).join(", ");
       const time = el("time", { dateTime: new Date(event.at * 1000).toISOString(), title: new Date(event.at * 1000).toLocaleString() }, clock(event.at));
       return el("li", {}, time, el("span", { class: "pill " + kind }, words(event.kind)), el("span", { class: "what" }, details));
@@ -498,7 +497,7 @@
     const line = (each) => {
       const cell = (label, ...text) => el("td", { class: "n", "data-label": label }, el("span", {}, ...text));
       return el("tr", {},
-        el("td", { "data-label": "No." }, el("span", {}, String(each.session))),
+        el("td", { "data-label": "No." }, el("span", {}, String(each.session), el("span", { class: "under", title: each.relayReason ? "Not in the kernel: " + each.relayReason : "Who moves its bytes" }, each.relay))),
         el("td", { "data-label": "Client" }, el("span", {}, each.client)),
         el("td", { "data-label": "Path" }, el("span", {}, each.path, el("span", { class: "under" }, each.host))),
         el("td", { "data-label": "Service" }, el("span", {}, each.service, el("span", { class: "under" }, each.entryPoint))),

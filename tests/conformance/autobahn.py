@@ -1,0 +1,175 @@
+"""The Autobahn test suite, directly against an echo server and through the daemon, compared case by case.
+
+    python -m tests.conformance.autobahn [--cases 1.* ...] [--out DIRECTORY]
+
+Its client (`wstest -m fuzzingclient`) runs on Python 2.7. It is taken from $WSTEST or the path; else an environment of its
+own is made for it in `.autobahn`, where there is a Python 2.7 ($PYTHON27, the path, pyenv) with pip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from tests.daemon.harness import Running, daemon, free_port
+
+HOME: Final = Path(".autobahn")
+VIRTUALENV: Final = "virtualenv==20.15.1"  # the last one that makes environments for Python 2.7
+SUITE: Final = "autobahntestsuite"
+RELAYS: Final = ("stream", "kernel")
+DIRECT: Final = "direct"
+VERDICTS: Final = ("behavior", "behaviorClose")
+
+Index = dict[str, dict[str, dict[str, Any]]]
+
+
+class MissingError(Exception):
+    """Something that this needs is not here; the text says what."""
+
+
+def pythons() -> Iterator[str]:
+    """Yield every Python 2.7 that works."""
+    candidates = [os.environ.get("PYTHON27"), shutil.which("python2.7"), shutil.which("python2")]
+    candidates += map(str, sorted(Path.home().glob(".pyenv/versions/2.7*/bin/python")))
+    for each in candidates:
+        if each is None:
+            continue
+        asked = [each, "-c", "import sys, pip; print(sys.version_info[:2] == (2, 7))"]
+        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == "True":
+            yield each
+
+
+def wstest() -> str:
+    """Return the command `wstest`, installing it if need be.
+
+    Raises:
+      MissingError: it is not here, and cannot be installed.
+
+    """
+    found = os.environ.get("WSTEST") or shutil.which("wstest")
+    if found:
+        return found
+    made = HOME / "env" / "bin" / "wstest"
+    if made.exists():
+        return str(made)
+    python = next(pythons(), None)
+    if python is None:
+        raise MissingError(
+            "the Autobahn test suite needs Python 2.7 with pip, and there is none: set PYTHON27, or WSTEST to a wstest of yours"
+        )
+    library = HOME / "lib"
+    commands = [
+        [python, "-m", "pip", "install", "--quiet", VIRTUALENV, "--target", str(library)],
+        [python, "-m", "virtualenv", "--quiet", str(HOME / "env")],
+        [str(HOME / "env" / "bin" / "pip"), "install", "--quiet", SUITE],
+    ]
+    for command in commands:
+        print("+", *command, flush=True)
+        environment = {**os.environ, "PYTHONPATH": str(library), "PYTHONWARNINGS": "ignore"}
+        if subprocess.run(command, env=environment, check=False).returncode:
+            raise MissingError(f"the Autobahn test suite could not be installed: {command[-1]}")
+    return str(made)
+
+
+def configuration(port: int) -> dict[str, Any]:
+    """Return an `http` section with a path for each relay."""
+    server = {"servers": [{"url": f"http://127.0.0.1:{port}"}]}
+    return {
+        "routers": {each: {"rule": f"PathPrefix(`/{each}`)", "service": each} for each in RELAYS},
+        "services": {each: {"loadBalancer": {**server, "relay": each}} for each in RELAYS},
+    }
+
+
+async def run(command: str, cases: Sequence[str], out: Path) -> tuple[Index, str]:
+    """Run the suite and return what it found, and why the kernel relay was left out ("" if it was not)."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        async with Running.program(sys.executable, "-m", "tests.conformance.echo", str(port)) as backend:
+            await backend.line("listening on")
+            async with daemon(Path(folder), [], http=configuration(port)) as running:
+                why = next((line["reason"] for line in running.log(NO_KERNEL)), "")
+                relays = [each for each in RELAYS if each != "kernel" or not why]
+                servers = [{"agent": DIRECT, "url": f"ws://127.0.0.1:{port}"}]
+                servers += [{"agent": each, "url": f"{running.ws}/{each}"} for each in relays]
+                spec = out / "spec.json"
+                spec.write_text(
+                    json.dumps(
+                        {
+                            "outdir": str(out / "reports"),
+                            "servers": servers,
+                            "cases": list(cases),
+                            "exclude-cases": [],
+                            "exclude-agent-cases": {},
+                        }
+                    )
+                )
+                done = await trio.run_process(
+                    [command, "-m", "fuzzingclient", "-s", str(spec)],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                )
+                if done.returncode:
+                    raise MissingError(f"{command} ended with {done.returncode}")
+                faults = running.log("internal error")
+    assert faults == [], faults
+    index: Index = json.loads((out / "reports" / "index.json").read_text())
+    return index, why
+
+
+NO_KERNEL: Final = "no kernel relay, the daemon moves all bytes itself"
+
+
+def compare(index: Index) -> dict[str, list[str]]:
+    """Return for each relay the cases whose verdict is another one than directly."""
+    direct = index[DIRECT]
+    return {
+        agent: [
+            f"{case}: {' '.join(str(found[each]) for each in VERDICTS)}, directly {' '.join(str(direct[case][each]) for each in VERDICTS)}"
+            for case, found in cases.items()
+            if any(found[each] != direct[case][each] for each in VERDICTS)
+        ]
+        for agent, cases in index.items()
+        if agent != DIRECT
+    }
+
+
+def main() -> None:
+    """Run, compare and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.autobahn")
+    parser.add_argument("--cases", nargs="+", default=["*"], help="as Autobahn names them; default all")
+    parser.add_argument("--out", type=Path, default=HOME, help="where the reports go")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        index, why = trio.run(run, wstest(), options.cases, options.out.resolve())
+    except MissingError as error:
+        sys.exit(str(error))
+    for agent, cases in index.items():
+        counted = Counter(case["behavior"] for case in cases.values())
+        told = ", ".join(f"{verdict} {count}" for verdict, count in sorted(counted.items()))
+        print(f"{agent:8} {len(cases)} cases: {told}")
+    if why:
+        print(f"kernel   not run: {why}")
+    different = compare(index)
+    for agent, lines in different.items():
+        for line in lines:
+            print(f"{agent}: {line}")
+    if any(different.values()):
+        sys.exit("the daemon changes verdicts")
+    print("every case has the same verdicts through the daemon as directly")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The balancer's own pages and redirections as the routers and middlewares that Traefik has for its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from trio_wsb.config.entrypoints import RedirectionTarget
+from trio_wsb.config.internal import API, DASHBOARD, PING, PROMETHEUS
+from trio_wsb.config.model import Config
+from trio_wsb.config.offered import ADMIN, redirection_name
+from trio_wsb.daemon.middlewares import is_open
+from trio_wsb.daemon.views import View
+from trio_wsb.proxy import redirection
+
+INTERNAL: Final = "internal"
+"""The provider of what the balancer has by itself."""
+
+MAX_PRIORITY: Final = 2**63 - 1
+"""Of the balancer's own pages, which are asked before any router. Traefik's figure."""
+
+_NOT_THERE: Final = "a middleware of the entry point is not there, or has errors"
+
+
+def own_routers(config: Config, direct: list[str]) -> Iterator[View]:
+    """Yield a router for each page that answers without one of the configuration, and for each redirection.
+
+    Args:
+      config: what is in force.
+      direct: the entry points that answer the API without a router.
+
+    """
+    pages = [
+        (PING, "PathPrefix(`/ping`)", MAX_PRIORITY, _pinged(config)),
+        (PROMETHEUS, "PathPrefix(`/metrics`)", MAX_PRIORITY, _scraped(config)),
+    ]
+    if direct and config.api is not None:
+        base = config.api.base_path.rstrip("/")
+        pages.append((API, f"PathPrefix(`{base}/api`)", MAX_PRIORITY - 1, direct))
+        if config.api.dashboard:
+            pages.append((DASHBOARD, f"PathPrefix(`{base}/`)", MAX_PRIORITY - 2, direct))
+    for service, rule, priority, on in pages:
+        if on:
+            yield _router(service, service, rule, priority, on)
+    for entry_point, target in _redirections(config):
+        name = redirection_name(entry_point, target)
+        row = _router(name, redirection.SERVICE, redirection.RULE, target.priority, [entry_point])
+        row["middlewares"] = [f"redirect-{name}"]
+        if not is_open(config, config.entry_points[entry_point].http.middlewares):
+            row |= {"status": "disabled", "error": [_NOT_THERE]}
+        yield row
+
+
+def own_middlewares(config: Config) -> Iterator[View]:
+    """Yield the middleware of each redirection."""
+    for entry_point, target in _redirections(config):
+        router = redirection_name(entry_point, target)
+        port = target.port or config.entry_points[target.to].address.port
+        yield {
+            "redirectScheme": {"scheme": target.scheme, "port": str(port), "permanent": target.permanent},
+            "status": "enabled",
+            "usedBy": [router],
+            "name": f"redirect-{router}",
+            "provider": INTERNAL,
+            "type": "redirectscheme",
+        }
+
+
+def _router(name: str, service: str, rule: str, priority: int, on: Sequence[str]) -> View:
+    return {
+        "entryPoints": list(on),
+        "service": service,
+        "rule": rule,
+        "priority": priority,
+        "status": "enabled",
+        "using": list(on),
+        "name": name,
+        "provider": INTERNAL,
+        "priorityStr": str(priority),
+    }
+
+
+def _redirections(config: Config) -> Iterator[tuple[str, RedirectionTarget]]:
+    for name, entry in config.entry_points.items():
+        target = entry.http.redirections.entry_point
+        if target is not None:
+            yield name, target
+
+
+def _pinged(config: Config) -> list[str]:
+    if config.ping.manual_routing:
+        return []
+    wanted = config.ping.entry_point
+    return [name for name in config.entry_points if wanted in {None, name}]
+
+
+def _scraped(config: Config) -> list[str]:
+    options = config.metrics.prometheus
+    wanted = options.entry_point or ADMIN
+    return [] if options.manual_routing or wanted not in config.entry_points else [wanted]

@@ -1,0 +1,157 @@
+"""The addresses of backends' names, known before they are needed.
+
+The first connection to a name waits for its answer, together with all others that want it meanwhile. From then on a task in
+the background asks again whenever the answer is about to be too old, and connections take what is there: a resolver
+that is slow, or down, keeps no client waiting. A name that nobody has asked for in a while is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import structlog
+import trio
+from attrs import define, field, frozen
+
+from trio_wsb.errors import DialError
+from trio_wsb.net.sockets import SocketAddress, ask_system
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("trio_wsb.resolver")
+
+SYSTEM_TTL: Final = 30.0
+"""Seconds for which an answer of the system's resolver is taken to hold, since it does not say."""
+
+SHORTEST_TTL: Final = 1.0
+LOOK_INTERVAL: Final = 1.0
+"""Seconds between two looks at what is about to be too old; an answer is renewed that long before."""
+
+FORGET_AFTER: Final = 300.0
+"""Seconds after which a name that nobody asked for is not asked about any more."""
+
+FAILURE_TTL: Final = 1.0
+"""Seconds for which a failure holds where nothing better is known: a storm of clients must not become one of questions."""
+
+LOOKUP_TIMEOUT: Final = 10.0
+"""Seconds that a question in the background may take."""
+
+
+@frozen
+class Resolved:
+    """An answer: the addresses, at least one, and the seconds for which they hold."""
+
+    addresses: Sequence[SocketAddress]
+    ttl: float = SYSTEM_TTL
+
+
+Source: TypeAlias = Callable[[str, int], Awaitable[Resolved]]
+"""Asks once for the addresses of a name, with a port; raises DialError with the stage "resolve"."""
+
+
+async def system_source(name: str, port: int) -> Resolved:
+    """Ask the system's resolver: /etc/hosts, name servers, whatever nsswitch.conf says."""
+    return Resolved(await ask_system(name, port))
+
+
+@define(eq=False)
+class _Entry:
+    """What is known of one name. Times are Trio's."""
+
+    used: float
+    answer: Sequence[SocketAddress] = ()
+    failure: str = ""
+    """Why the last question failed; "" if it did not."""
+    expires: float = 0.0
+    asking: trio.Event | None = None
+    """Set when the question that is under way is over."""
+    told: str = field(default="")
+
+
+class Resolver:
+    """Knows names; `addresses` is a `trio_wsb.net.sockets.FindAddresses`.
+
+    Without `run` it works too, but an answer that is too old is then renewed while a connection waits.
+    """
+
+    def __init__(self, source: Source = system_source) -> None:
+        self._source = source
+        self._entries: dict[tuple[str, int], _Entry] = {}
+        self._running = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def addresses(self, name: str, port: int) -> Sequence[SocketAddress]:
+        """Return what is known of a name, or ask; the caller sets the deadline.
+
+        Raises:
+          DialError: the name does not resolve, and there is no older answer.
+
+        """
+        key, now = (name, port), trio.current_time()
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(now)
+        entry.used = now
+        if entry.answer and (self._running or now < entry.expires):
+            return entry.answer
+        while not entry.answer or (not self._running and trio.current_time() >= entry.expires):
+            if entry.failure and trio.current_time() < entry.expires:
+                raise DialError("resolve", entry.failure)
+            if entry.asking is None:
+                await self._ask(key, entry)
+            else:
+                await entry.asking.wait()
+        return entry.answer
+
+    async def run(self) -> None:
+        """Renew answers before they are too old, until cancelled."""
+        self._running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await trio.sleep(LOOK_INTERVAL)
+                    self._look(nursery)
+        finally:
+            self._running = False
+
+    def _look(self, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
+        for key, entry in tuple(self._entries.items()):
+            if entry.asking is not None:
+                continue
+            if now - entry.used > FORGET_AFTER:
+                del self._entries[key]
+            elif entry.answer and now + LOOK_INTERVAL >= entry.expires:
+                nursery.start_soon(self._renew, key, entry)
+
+    async def _renew(self, key: tuple[str, int], entry: _Entry) -> None:
+        with trio.move_on_after(LOOKUP_TIMEOUT) as slow:
+            await self._ask(key, entry)
+        if slow.cancelled_caught:
+            self._failed(entry, f"no answer within {LOOKUP_TIMEOUT:g} s")
+        if entry.failure != entry.told:
+            entry.told = entry.failure
+            if entry.failure:
+                log.warning("name not resolved, last addresses kept", name=key[0], reason=entry.failure)
+            else:
+                log.info("name resolved again", name=key[0])
+
+    async def _ask(self, key: tuple[str, int], entry: _Entry) -> None:
+        """Ask, and let those who wait for the answer know; raises nothing but Cancelled."""
+        entry.asking = trio.Event()
+        try:
+            found = await self._source(*key)
+        except DialError as error:
+            self._failed(entry, error.reason)
+        else:
+            entry.answer, entry.failure = tuple(found.addresses), ""
+            entry.expires = trio.current_time() + max(SHORTEST_TTL, found.ttl)
+        finally:
+            # Cancelled: one of those who wait asks in our place.
+            entry.asking.set()
+            entry.asking = None
+
+    def _failed(self, entry: _Entry, reason: str) -> None:
+        entry.failure = reason
+        entry.expires = trio.current_time() + FAILURE_TTL
