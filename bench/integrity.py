@@ -79,7 +79,7 @@ class Stage:
         document = {
             "entryPoints": {"web": {"address": f"127.0.0.1:{self.port}"}},
             "control": {"socket": str(folder / "control.sock")},
-            "log": {"level": "INFO", "filePath": "/tmp/integ.log"},
+            "log": {"level": "WARN"},
             "http": {
                 "routers": {"all": {"rule": "PathPrefix(`/`)", "service": "all"}},
                 "services": {

@@ -7,16 +7,16 @@ the committed corpus anew, with no more inputs than its coverage needs. `--list`
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from fuzz.seeds import SEEDS
-from fuzz.targets import CORPUS, TARGETS
+from fuzz.targets import TARGETS, inputs, pack
 from trio_wsb.units import parse_duration
 
 WORK = Path(".fuzz")
@@ -33,13 +33,17 @@ def drive(target: str, *arguments: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def unpacked(target: str) -> Path:
+    """Return the directory of `target` with what is known of it: seeds, the committed corpus, and what was found since."""
+    work = WORK / target
+    work.mkdir(parents=True, exist_ok=True)
+    for data in (*SEEDS[target], *inputs(target)):
+        (work / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    return work
+
+
 def fuzz(target: str, seconds: float) -> bool:
     """Fuzz `target` for so long; whether no promise was broken."""
-    work, kept = WORK / target, CORPUS / target
-    for directory in (work, kept):
-        directory.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(SEEDS[target]):
-        (work / f"seed-{number:02}").write_bytes(seed)
     options = [
         f"-max_total_time={max(1, round(seconds))}",
         f"-max_len={MAX_SIZE}",
@@ -50,7 +54,7 @@ def fuzz(target: str, seconds: float) -> bool:
         "-verbosity=0",
     ]
     print(f"== {target}", flush=True)
-    return drive(target, *options, str(work), str(kept)) == 0
+    return drive(target, *options, str(unpacked(target))) == 0
 
 
 def keep(target: str) -> None:
@@ -62,14 +66,11 @@ def keep(target: str) -> None:
         command.chmod(0o700)
         os.environ["FUZZ_COMMAND"] = str(command)
         options = ["-merge=1", f"-max_len={MAX_KEPT_SIZE}", "-verbosity=0"]
-        failed = drive(target, *options, str(place), str(CORPUS / target), str(WORK / target))
-        found = sorted(place.iterdir())
+        failed = drive(target, *options, str(place), str(unpacked(target)))
+        found = [path.read_bytes() for path in place.iterdir()]
         if failed or not found:
             sys.exit(f"{target}: the corpus could not be made smaller")
-        shutil.rmtree(CORPUS / target)
-        (CORPUS / target).mkdir()
-        for path in found:
-            shutil.copy(path, CORPUS / target / path.name[:16])
+        pack(target, found)
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
             parser.error(f"no target {name}; there are: {', '.join(TARGETS)}")
     if options.list:
         for name in TARGETS:
-            print(f"{name:16}{len(list((CORPUS / name).glob('*'))):5}")
+            print(f"{name:16}{len(inputs(name)):5}")
         return
     if importlib.util.find_spec("atheris") is None:
         sys.exit("atheris is not installed; it has wheels for Linux: pip install 'trio-wsb[fuzz]'")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import base64
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,16 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
 }
 
 CORPUS: Final = Path(__file__).parent / "corpus"
-"""A directory for each target; every file in it is an input."""
+"""A file for each target; every line of it is an input in base64, the shortest first."""
 
 
-def inputs(target: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of each input that is kept for `target`."""
-    for path in sorted((CORPUS / target).glob("*")):
-        yield path.name, path.read_bytes()
+def inputs(target: str) -> list[bytes]:
+    """Return the inputs that are kept for `target`."""
+    path = CORPUS / f"{target}.b64"
+    return [base64.b64decode(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def pack(target: str, found: Iterable[bytes]) -> None:
+    """Keep these inputs for `target`, and no others."""
+    lines = [base64.b64encode(data).decode() for data in sorted(found, key=lambda data: (len(data), data))]
+    (CORPUS / f"{target}.b64").write_text("".join(f"{line}\n" for line in lines))

@@ -9,6 +9,8 @@ import resource
 import socket
 from collections.abc import Iterator
 
+from functools import partial
+
 import pytest
 import structlog
 import structlog.testing
@@ -18,7 +20,7 @@ import trio.testing
 from tests.net.pairs import descriptors
 from trio_wsb.addresses import ListenAddress
 from trio_wsb.net import listener as listening
-from trio_wsb.net.listener import ACCEPT_BATCH, ACCEPT_PAUSE, accept_forever, bind
+from trio_wsb.net.listener import ACCEPT_BATCH, ACCEPT_PAUSE, accept_forever, bind, most_for_clients
 from trio_wsb.net.sockets import dial_tcp
 
 
@@ -207,7 +209,7 @@ async def test_running_out_of_descriptors_really(
         async with trio.open_nursery() as nursery:
             resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, before[1]))
             try:
-                nursery.start_soon(accept_forever, sock, name, accepted)
+                nursery.start_soon(partial(accept_forever, sock, name, accepted, clients=False))
                 await trio.sleep(10)
                 assert 0 < len(accepted.peers) < clients
                 while len(accepted.peers) < clients:
@@ -219,6 +221,47 @@ async def test_running_out_of_descriptors_really(
             nursery.cancel_scope.cancel()
     assert logs[0]["event"] == "cannot accept connections, waiting"
     assert logs[0]["error"] == os.strerror(errno.EMFILE)
+
+
+async def test_clients_do_not_get_what_is_reserved(
+    sock: socket.socket, opened: list[socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    structlog.reset_defaults()
+    opened += [connect(sock.getsockname()[1]) for _ in range(20)]
+    clients = len(opened)
+    accepted = Accepted(opened)
+    told: list[bool] = []
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(sock.fileno())
+    os.close(free)
+    limit = (free + 6) * 8 // 7 + 1
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+            try:
+                most = most_for_clients()
+                assert free < most < limit
+                nursery.start_soon(partial(accept_forever, sock, name, accepted, waits=told.append))
+                await trio.sleep(10)
+                served = opened[clients:]
+                assert 0 < len(served) < clients
+                assert all(one.fileno() < most for one in served)
+                assert told == [True]
+                os.close(os.dup(sock.fileno()))  # the reserve is there for whoever needs it
+                while len(accepted.peers) < clients:
+                    # The one that was in hand already, and those in the queue, each in its turn and none dropped.
+                    for one in opened[clients:]:
+                        one.close()
+                    await trio.sleep(1)
+                assert told == [True, False]
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            nursery.cancel_scope.cancel()
+    assert sorted(accepted.peers) == sorted(one.getsockname() for one in opened[:clients])
+    assert [line["event"] for line in logs] == [
+        "cannot accept connections, waiting",
+        "accepting connections again",
+    ]
 
 
 async def test_what_goes_wrong_with_one_connection_is_passed_over(

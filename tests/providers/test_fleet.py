@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 
 import trio
-import trio.testing
 from attrs import define
 
 from tests.daemon.state import World, make_world
@@ -121,6 +120,7 @@ async def test_an_hour(tmp_path: Path, autojump_clock: object) -> None:
     weights = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(task.run)
+        nursery.start_soon(world.proxy.sweeper.run)
         await task.known(60)
         sessions: dict[str, MemoryChannel] = {}
         for number in range(STEPS):
@@ -150,7 +150,7 @@ async def test_an_hour(tmp_path: Path, autojump_clock: object) -> None:
             if number % 60 == 59:
                 gc.collect()
                 weights.append(len(gc.get_objects()))
-        assert len(world.proxy.sessions) == len(sessions) > SESSIONS // 2
+        assert len(sessions) > SESSIONS // 2
         nursery.cancel_scope.cancel()
     # Of containers that are gone nothing is left: the middle of the hour and its end weigh the same.
     assert max(weights) < 1.1 * min(weights)
@@ -166,9 +166,10 @@ async def hold_sessions(
     for url in [url for url in sessions if url not in living]:
         client = sessions.pop(url)
         client.abort()
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(15)  # what a backend may take to take its Close
     free = [one.url for one in fleet.ones.values() if one.serves and one.url not in sessions]
     for url in rng.sample(sorted(free), 2 if len(sessions) < SESSIONS else 0):
         sessions[url] = await world.open(nursery, url)
+    assert len(world.proxy.sessions) == len(sessions)
     for url in sessions:
         assert world.backends.get(parse_backend_url(url)).live == 1

@@ -164,6 +164,8 @@ def _overview(document: View) -> Table:
         where = ", ".join(entry["addresses"]) or "closed"
         figure = f"{entry['name']}  {where}  {entry['connections']:,}{limit} connections"
         grid.add_row("" if index else "entry points", Text(figure))
+        if entry.get("waiting"):
+            grid.add_row("", Text("clients wait: no descriptors left", style="bold red"))
     for index, each in enumerate(document.get("certificates", ())):
         grid.add_row("" if index else "certificates", _certificate(each))
     for line in _names(document.get("names", ())):

@@ -62,8 +62,10 @@ class DNS:
 def dns_findings(dns: DNS) -> Iterator[Finding]:
     """Yield what is wrong with the section as a whole."""
     if dns.max_ttl < dns.min_ttl:
-        message = f"is shorter than minTTL, which is {format_duration(dns.min_ttl)}"
-        yield Finding(("dns", "maxTTL"), message, "write at least as much")
+        # Of the section: either may be the one that is not written.
+        longest, least = format_duration(dns.max_ttl), format_duration(dns.min_ttl)
+        message = f"maxTTL, which is {longest}, is shorter than minTTL, which is {least}"
+        yield Finding(("dns",), message, f"write maxTTL: {least}, or more", at="key")
     first: dict[NameServer, int] = {}
     for index, each in enumerate(dns.nameservers):
         if first.setdefault(each, index) != index:

@@ -279,6 +279,7 @@ class Supervisor:
             self._listeners.bound,
             Moment(trio.current_time(), time.time()),
             self._events,
+            waiting=self._listeners.waiting,
             mover=self._mover,
             names=self._names,
             docker=self._docker,

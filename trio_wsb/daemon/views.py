@@ -7,7 +7,7 @@ are seconds, moments are given in the format of RFC 3339, in UTC.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -59,6 +59,8 @@ class DaemonState:
     events: EventLog = field(factory=EventLog)
     names: NameTable = field(factory=NameTable)
     """What the names of servers stand for."""
+    waiting: Callable[[], Collection[str]] = tuple
+    """Gives the entry points whose clients wait, because there are no descriptors for them."""
     mover: Mover = field()
     """Drains and rebalances."""
     docker: DockerProviderTask | None = None
@@ -135,13 +137,14 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
 
 def entry_points(state: DaemonState) -> list[View]:
     """Return each entry point with the addresses that it listens on, none once a stop has closed them."""
-    bound, connections = state.bound(), state.proxy.connections
+    bound, waiting, connections = state.bound(), state.waiting(), state.proxy.connections
     return [
         {
             "name": name,
             "addresses": [address for each, address in bound if each == name],
             "connections": connections[name],
             "maxConnections": entry.max_connections,
+            "waiting": name in waiting,
             "tlsHandshakes": handshakes(state.proxy, name),
         }
         for name, entry in state.proxy.runtime.entry_points.items()

@@ -64,6 +64,19 @@ class Connection:
     Resource handling: owns the channel from its creation; it is closed when `run` returns or is cancelled.
     """
 
+    __slots__ = (
+        "_channel",
+        "_deadline",
+        "_entry_point",
+        "_passage",
+        "_peer",
+        "_proxy",
+        "_reader",
+        "_record",
+        "_remains",
+        "_visit",
+    )
+
     def __init__(
         self,
         proxy: Proxy,

@@ -18,16 +18,18 @@ The invariants, each of which was seen to break something when it did not hold:
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_wsb.net.channel import FREELY, NOTHING, ByteChannel, Carried, Data, Terms
+from trio_wsb.net.channel import FREELY, NOTHING, Buffer, ByteChannel, Carried, Data, Terms
 from trio_wsb.net.sockets import check_open, set_reset_on_close
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ def tcp_counts(sock: socket.socket) -> tuple[int, int]:
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
     acked, received = _ACKED_RECEIVED.unpack(info)
     return acked, received
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the connection is over, and nobody will send or take anything any more. Raises OSError."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
 def _queued(sock: socket.socket, request: int) -> int:
@@ -256,7 +263,7 @@ class Direction:
         """Whether everything that the kernel sent on is in the sink's queue. True for a sink that broke."""
         if not self.flushed:
             try:
-                if self.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                if is_closed(self.sink):
                     self.flushed = not self.is_open
                     return self.flushed
                 acked = tcp_counts(self.sink)[0]
@@ -295,12 +302,9 @@ class Direction:
 class KernelLeg(ByteChannel):
     """One side of a session in the kernel: reads from one direction and writes to the other."""
 
-    __slots__ = ("_carried", "_pair", "_reads", "_sock", "_writes", "recv_into")
+    __slots__ = ("_carried", "_pair", "_reads", "_recv_into", "_sock", "_writes")
 
     can_half_close = True
-
-    if TYPE_CHECKING:
-        recv_into: Callable[..., int]
 
     def __init__(self, pair: KernelPair, sock: socket.socket, reads: Direction, writes: Direction) -> None:
         self._pair = pair
@@ -308,7 +312,7 @@ class KernelLeg(ByteChannel):
         self._reads = reads
         self._writes = writes
         self._carried = NOTHING
-        self.recv_into = sock.recv_into
+        self._recv_into = sock.recv_into
 
     @property
     def direction(self) -> Direction:
@@ -317,6 +321,15 @@ class KernelLeg(ByteChannel):
 
     def follow(self, scanner: FrameScanner, early: int) -> None:
         self._reads.follow(scanner, early)
+
+    def recv_into(self, buffer: Buffer, /) -> int:
+        try:
+            return self._recv_into(buffer)
+        except BlockingIOError:
+            # A socket in the map that is reset while bytes of it are queued was seen to say so for ever, and to be readable.
+            if self._reads.ended and is_closed(self._sock):
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
+            raise
 
     def send(self, data: Data, /) -> int:
         if not self._writes.flushed and not self._writes.is_flushed():
