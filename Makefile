@@ -10,7 +10,7 @@ CLANG  ?= clang-14
 KERNEL := trio_wsb/net/kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full fuzz autobahn check format coverage bench bpf install uninstall clean
+.PHONY: help demo test test-long test-full soak soak-sim fuzz autobahn check format coverage bench bpf install uninstall clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,12 +32,21 @@ test-full: $(STAMP) ## the tests with every optional tool, failing on skips that
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz,peers,bench]'
 	$(BIN)/python -m pytest -p tests.strictness $(ARGS)
 
+soak: $(STAMP) ## the real daemon under churn, reloads, drains and faults, then look for leaks (MINUTES=20; ARGS="--relay kernel")
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),20) $(ARGS)
+
+soak-sim: $(STAMP) ## ten thousand simulated stories (SEEDS=10000; ARGS="--seed 10000 --keep-going")
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) $(ARGS)
+
 fuzz: $(STAMP) ## fuzz all targets with coverage guidance (TIME=30s for each; ARGS="frames gate", ARGS=--keep)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz]'
 	$(BIN)/python -m fuzz --time $(TIME) $(ARGS)
 
 autobahn: $(STAMP) ## the Autobahn test suite, directly and through the daemon (needs Python 2.7; ARGS="--cases 1.* 7.*")
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
+
+test-long: $(STAMP) ## the tests that wait for the kernel's own timeouts, minutes each
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 check: $(STAMP) ## ruff, mypy strict and the layer test
 	$(BIN)/ruff check .

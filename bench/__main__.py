@@ -86,7 +86,7 @@ def _asked(*, full: bool) -> list[str]:
 
 
 def _title(scenario: Scenario, what: Options) -> str:
-    return f"{scenario.title}: {what.held:,}" if scenario.once else scenario.title
+    return f"{scenario.title}: {what.held:,}" if scenario.holds else scenario.title
 
 
 def _draw(

@@ -10,7 +10,7 @@
  * next. handshakes: N clients at a time connect, upgrade with a head as browsers send it, check the 101 and
  * drop the connection. rate: R messages a second over all sessions, each session no more than one at a time;
  * latencies count from when a message was due. storm: N clients connect at once, upgrade and exchange one
- * message; who is told to come back later (503) does so RETRY_MS later. idle: opens N sessions, exchanges one message on each so that both relay directions
+ * message; who is refused (502, 503) comes back RETRY_MS later. idle: opens N sessions, exchanges one message on each so that both relay directions
  * have worked, prints "ready" and holds them until standard input ends; then one more message on each shows
  * that all are alive. One JSON object on standard output tells the result; times are CLOCK_MONOTONIC.
  *
@@ -211,7 +211,7 @@ static void take_response(struct session *s, const uint8_t *in, size_t size, uin
     const char *end = memmem(s->head, s->head_size, "\r\n\r\n", 4);
     if (!end)
         return;
-    if (option.mode == STORM && !strncmp(s->head, "HTTP/1.1 503 ", 13)) {
+    if (option.mode == STORM && !strncmp(s->head, "HTTP/1.1 50", 11)) {
         close(s->fd);
         s->stage = REFUSED;
         s->retry_ns = now + RETRY_MS * 1000000ull;

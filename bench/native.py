@@ -100,7 +100,7 @@ class LoadGenerator:
         )
 
     def storm(self, ports: Sequence[int], *, sessions: int) -> Figures:
-        """`sessions` clients connect at once and exchange one message each; who is answered 503 comes back.
+        """`sessions` clients connect at once and exchange one message each; who is answered 502 or 503 comes back.
 
         Raises:
           BenchError: a session was refused otherwise, lost or stalled.

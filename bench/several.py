@@ -21,8 +21,9 @@ from bench.curves import Panel, picture
 from bench.fleet import COUNT, REPORT_DELAY, Sample, Scenario
 from trio_wsb.addresses import BackendURL, IPAddress
 from trio_wsb.balancing.backend import Backend
+from trio_wsb.balancing.columns import Columns
 from trio_wsb.balancing.counts import CountKey, CountTable
-from trio_wsb.balancing.pool import Member, Pool, _Columns
+from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.balancing.strategies import LeastConnections, Loads, TwoChoices
 
 EVERY = 2.0
@@ -54,7 +55,7 @@ class Several:
 class Deaf(Pool):
     """Believes that nobody but us does anything between two reports."""
 
-    def _present(self) -> _Columns:
+    def _present(self) -> Columns:
         columns = super()._present()
         columns.echo = 0.0
         return columns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.config.helpers import document
 from trio_wsb.addresses import (
     parse_backend_url,
     parse_entry_address,
@@ -16,10 +17,8 @@ from trio_wsb.addresses import (
     parse_network,
 )
 from trio_wsb.balancing.report import ReportError, parse_report
-from trio_wsb.config.document import read_document
 from trio_wsb.config.effective import to_yaml
 from trio_wsb.config.labels import read_labels
-from trio_wsb.config.validate import Names
 from trio_wsb.daemon.api.queries import parse_query
 from trio_wsb.errors import HTTPError
 from trio_wsb.http.head import split_authority
@@ -74,16 +73,14 @@ def expression(data: bytes) -> None:
 
 def configuration(data: bytes) -> None:
     """A configuration file."""
-    read = read_document(data, "f.yaml")
-    read.judge(Names())
+    read = document(data)
     for problem in read.problems:
         assert str(problem).isprintable(), "a problem that cannot be printed"
         assert problem.line >= 1
         assert problem.column >= 1
     if not read.problems:
         assert read.config is not None
-        again = read_document(to_yaml(read.config).encode(), "f.yaml")
-        again.judge(Names())
+        again = document(to_yaml(read.config))
         assert again.problems == []
         assert again.config == read.config, "it reads back otherwise"
 

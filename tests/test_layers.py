@@ -23,7 +23,7 @@ LAYERS: dict[str, float] = {
     "net": 2,
     "observe": 3.5,  # looks at sessions and requests, and nothing of theirs looks at it
     "background": 3,
-    "providers": 3,
+    "providers": 3.2,  # ask from time to time, as the background does
     "proxy": 3,
     "daemon": 4,
     "demo": 4,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from random import Random
 
 import pytest
@@ -302,3 +302,41 @@ def test_choice_is_eligible_or_there_is_none(
         assert "eligible" not in service.pool.reason(0.5, exclude)
     else:
         assert service.backends.index(chosen) in best
+
+
+class TestStandby:
+    """Backends of a higher rank are chosen only while none of a lower one can be."""
+
+    def pool(self, *ranks: int, strategy: str = "leastconn", limit: int = 0) -> Pool:
+        members = [
+            Member(Backend(BackendURL("http", f"10.0.0.{index}", 80)), rank=rank, max_connections=limit)
+            for index, rank in enumerate(ranks)
+        ]
+        return Pool(members, strategy, counts=CountTable(), rng=Random(1))
+
+    @pytest.mark.parametrize("strategy", ["leastconn", "wrr", "p2c", "hrw", "iphash"])
+    def test_they_wait_for_their_turn(self, strategy: str) -> None:
+        pool = self.pool(0, 0, 1, 2, strategy=strategy)
+        backends = [member.backend for member in pool.members]
+        clients = [ip_address(f"192.0.{index}.1") for index in range(50)]
+        chosen = {pool.choose(client, 0.0) for client in clients}
+        assert chosen == {*backends[:2]}
+        assert {pool.choose(client, 0.0, backends[:2]) for client in clients} == {backends[2]}
+        assert {pool.choose(client, 0.0, backends[:3]) for client in clients} == {backends[3]}
+        assert pool.choose(clients[0], 0.0, backends) is None
+
+    def test_those_that_are_full_give_way(self) -> None:
+        pool = self.pool(0, 1, limit=1)
+        first, second = (member.backend for member in pool.members)
+        first.begin_handshake()
+        assert pool.choose(None, 0.0) is second
+        second.begin_handshake()
+        assert pool.choose(None, 0.0) is None
+
+    def test_nobody_is_moved_to_them(self) -> None:
+        assert [each.counts for each in self.pool(0, 1).standing(0.0)] == [True, False]
+
+    def test_without_members_it_says_why(self) -> None:
+        pool = Pool([], "leastconn", counts=CountTable(), rng=Random(1), missing=lambda: "nothing is known")
+        assert pool.choose(None, 0.0) is None
+        assert pool.reason(0.0) == "nothing is known"

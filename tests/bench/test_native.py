@@ -47,6 +47,35 @@ def test_handshakes_are_counted_and_leave_nothing_open(echo: Backends) -> None:
 
 
 @needs_compiler
+def test_a_rate_is_kept_and_never_exceeded(echo: Backends) -> None:
+    figures = LoadGenerator().rate(echo.ports, sessions=4, size=64, seconds=0.2, rate=1000)
+    # What was due before the first tick of the measured time may be in it, and no more than that.
+    assert 0 < figures["messages"] <= 205
+    assert figures["wanted_per_s"] == 1000
+    echo.wait_until_quiet()
+
+
+@needs_compiler
+def test_a_storm_brings_everybody_back(echo: Backends) -> None:
+    figures = LoadGenerator().storm(echo.ports, sessions=200)
+    assert (figures["alive"], figures["refused"]) == (200, 0)
+    assert figures["storm_s"] * 1e6 >= figures["max_us"]
+    echo.wait_until_quiet()
+
+
+@needs_compiler
+def test_who_is_refused_in_a_storm_comes_back() -> None:
+    with backends(1) as servers, socket.create_server(("127.0.0.1", 0)) as listener:
+        busy = threading.Thread(
+            target=answer_once, args=(listener, b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+        )
+        busy.start()
+        figures = LoadGenerator().storm([listener.getsockname()[1], *servers.ports], sessions=1)
+        busy.join()
+    assert (figures["alive"], figures["refused"]) == (1, 1)
+
+
+@needs_compiler
 def test_idle_sessions_are_spread_and_counted(echo: Backends) -> None:
     with LoadGenerator().idle(echo.ports, sessions=50):
         assert echo.sessions() == [25, 25]

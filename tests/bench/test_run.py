@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,44 +11,129 @@ import yaml
 
 from bench.__main__ import main
 from bench.machine import kernel_version, parse_busy_seconds
-from bench.peers import Direct, Nginx, Peer, TrioWsb, nginx_configuration, trio_wsb_configuration
+from bench.others import (
+    Nginx,
+    caddy_configuration,
+    find_program,
+    haproxy_configuration,
+    nginx_configuration,
+    traefik_configuration,
+    traefik_services,
+)
+from bench.peer import Direct, Peer
+from bench.peers import (
+    PEERS,
+    TrioWsb,
+    kernel_relay_said,
+    routed_configuration,
+    trio_wsb_configuration,
+)
+from bench.processes import MissingToolError
+from bench.report import OURS, TARGETS
 from bench.run import Options, visits
 from bench.scenarios import SCENARIOS
+from trio_wsb.config.load import check_files
+from trio_wsb.proxy.relaying import RelayMode
+
+ECHO, IDLE, HANDSHAKES = SCENARIOS["echo-64-20"], SCENARIOS["idle"], SCENARIOS["handshakes"]
 
 
 def test_peers_take_turns_and_change_order_every_round() -> None:
-    peers: list[Peer] = [Direct(), Nginx(), TrioWsb()]
-    seen = [(number, peer.name) for number, _, peer in visits([SCENARIOS["echo"]], peers, 2)]
+    peers: list[Peer] = [Direct(), Nginx(), TrioWsb("ours")]
+    seen = [(number, peer.name) for number, _, peer in visits([ECHO], peers, 2)]
     assert seen == [
-        (0, "direct"), (0, "nginx"), (0, "trio-wsb"),
-        (1, "trio-wsb"), (1, "nginx"), (1, "direct"),
+        (0, "direct"), (0, "nginx"), (0, "ours"),
+        (1, "ours"), (1, "nginx"), (1, "direct"),
     ]  # fmt: skip
 
 
 def test_direct_has_no_memory_to_measure() -> None:
-    names = [peer.name for _, _, peer in visits([SCENARIOS["idle"]], [Direct(), Nginx()], 1)]
+    names = [peer.name for _, _, peer in visits([IDLE], [Direct(), Nginx()], 1)]
     assert names == ["nginx"]
 
 
-def test_targets_apply_to_the_standard_sizes_only() -> None:
-    assert Options(rounds=9, seconds=0.5).standard
-    assert not Options(size=1024).standard
+def test_what_takes_long_is_measured_once() -> None:
+    asked = [(number, scenario.name) for number, scenario, _ in visits([IDLE, ECHO], [Nginx()], 3)]
+    assert asked == [(0, "idle"), (0, "echo-64-20"), (1, "echo-64-20"), (2, "echo-64-20")]
+
+
+def test_routers_show_in_handshakes_alone() -> None:
+    routed = PEERS["trio-wsb-routed"]
+    assert [scenario for _, scenario, _ in visits([ECHO, HANDSHAKES], [routed], 1)] == [HANDSHAKES]
+
+
+def test_every_target_can_be_measured() -> None:
+    for target in TARGETS:
+        assert target.scenario in SCENARIOS
+        assert SCENARIOS[target.scenario].quick, "the targets are for the short run too"
+        assert target.peer in PEERS
+    assert set(PEERS) >= OURS
+
+
+def test_a_full_run_takes_longer_and_asks_the_same() -> None:
+    short, full = Options(), Options.full()
+    assert full.rounds > short.rounds
+    assert full.seconds > short.seconds
+    assert full.held == short.held
 
 
 def test_nginx_keeps_to_its_directory_and_to_loopback() -> None:
     text = nginx_configuration(8080, [9001, 9002], 2000, Path("/somewhere"))
     assert "listen 127.0.0.1:8080 " in text
     assert text.count("        server 127.0.0.1:900") == 2
-    assert "worker_connections 4512;" in text
+    assert "worker_connections 6024;" in text
+    assert "worker_processes auto;" in nginx_configuration(1, [2], 3, Path("/x"), workers="auto")
     paths = [word for word in text.replace(";", " ").split() if word.startswith("/") and len(word) > 1]
     assert paths
     assert all(path.startswith("/somewhere/") for path in paths)
 
 
-def test_our_configuration_is_the_short_form_on_loopback() -> None:
-    parsed = yaml.safe_load(trio_wsb_configuration(8080, [9001, 9002], 30_000))
-    assert parsed["wsbalancer"]["pods"] == ["http://127.0.0.1:9001", "http://127.0.0.1:9002"]
+def test_the_others_keep_to_loopback_too() -> None:
+    haproxy = haproxy_configuration(8080, [9001, 9002], 2000)
+    assert "bind 127.0.0.1:8080 " in haproxy
+    assert haproxy.count("server b") == 2
+    static = yaml.safe_load(traefik_configuration(8080, Path("/somewhere/dynamic.yaml")))
+    assert static["entryPoints"]["web"]["address"] == "127.0.0.1:8080"
+    assert static["global"] == {"checkNewVersion": False, "sendAnonymousUsage": False}
+    services = yaml.safe_load(traefik_services([9001, 9002]))["http"]["services"]
+    assert services["chat"]["loadBalancer"]["servers"] == [
+        {"url": "http://127.0.0.1:9001"},
+        {"url": "http://127.0.0.1:9002"},
+    ]
+    caddy = caddy_configuration(8080, [9001, 9002], Path("/somewhere"))
+    assert "admin off" in caddy
+    assert "bind 127.0.0.1" in caddy
+    assert "reverse_proxy 127.0.0.1:9001 127.0.0.1:9002 {" in caddy
+
+
+@pytest.mark.parametrize("make", [trio_wsb_configuration, routed_configuration])
+@pytest.mark.parametrize("relay", ["stream", "kernel"])
+def test_our_configuration_is_a_valid_one(make: Callable[..., str], relay: RelayMode, tmp_path: Path) -> None:
+    text = make(8080, [9001, 9002], 30_000, relay=relay)
+    file = tmp_path / "trio-wsb.yaml"
+    file.write_text(text)
+    assert [each for each in check_files([file]) if each.severity == "error"] == []
+    parsed = yaml.safe_load(text)
     assert parsed["entryPoints"]["web"] == {"address": "127.0.0.1:8080", "maxConnections": 30_512}
+    assert parsed["kernelRelay"] == {"enabled": relay == "kernel"}
+    assert parsed["http"]["services"]["chat"]["loadBalancer"]["relay"] == relay
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("", None),
+        ("... [info     ] kernel relay ready        inFlight=1", ""),
+        ("... no kernel relay, the daemon moves all bytes itself reason=not permitted\n", "not permitted"),
+    ],
+)
+def test_a_daemon_says_whether_the_kernel_relays(log: str, said: str | None) -> None:
+    assert kernel_relay_said(log) == said
+
+
+def test_a_program_that_is_missing_is_named_with_its_source() -> None:
+    with pytest.raises(MissingToolError, match=r"no-such-proxy is not installed \(Debian: apt-get\)"):
+        find_program("no-such-proxy", "Debian: apt-get")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +153,10 @@ def test_busy_time_leaves_out_idle_and_waiting() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--peers", "nginx,apache"], "apache: not one of direct, nginx, trio-wsb, trio-wsb-routed"),
+        (
+            ["--peers", "nginx,apache"],
+            "apache: not one of direct, nginx, nginx-auto, haproxy, traefik, caddy, trio-wsb-kernel",
+        ),
         (["--rounds", "0"], "0 is not between 1 and 100"),
         (["--seconds", "soon"], "invalid number value: 'soon'"),
     ],

@@ -55,6 +55,8 @@ class TestCheck:
         assert result.exit_code == 1
         assert result.stdout == (
             "rule.yaml:1:28 http.routers.r.rule: unknown matcher 'Pth' (did you mean Path?)\n"
+            "    Pth(`/`)\n"
+            "    ^\n"
         )
 
     def test_strict(self) -> None:

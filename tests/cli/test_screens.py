@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from trio_wsb.cli.screens import sessions_screen, span, status_screen, watch_screen
+from trio_wsb.cli.screens import KERNEL_NOT_WANTED, sessions_screen, span, status_screen, watch_screen
+from trio_wsb.daemon.kernelrelay import NOT_WANTED
+from trio_wsb.proxy.relaying import CONFIGURED
 
 
 def draw(screen: RenderableType, width: int = 80) -> list[str]:
@@ -338,3 +340,31 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
 )
 def test_what_the_kernel_does(view: dict[str, Any], words: str) -> None:
     assert words in draw(status_screen(status(kernelRelay=view)))
+
+
+def test_what_the_kernel_does_not_do_as_wanted_is_no_news() -> None:
+    assert {CONFIGURED, NOT_WANTED} == KERNEL_NOT_WANTED
+    for reason in KERNEL_NOT_WANTED:
+        view = {"available": False, "reason": reason, "sessions": 0, "capacity": 0}
+        assert not any("kernel" in line for line in draw(status_screen(status(kernelRelay=view))))
+
+
+def test_names_and_what_is_wrong_with_them() -> None:
+    def name(host: str, endpoints: int, problem: str | None = None) -> dict[str, Any]:
+        return {"name": host, "endpoints": endpoints, "problem": problem}
+
+    names = [
+        name("a.internal", 2),
+        name("b.internal", 1, "no answer within 5 s"),
+        name("c.internal", 0, "none"),
+    ]
+    found = [
+        backend("http://10.0.0.1:80", dnsName="a.internal", podName="chat-1"),
+        backend("http://10.0.0.2:80"),
+    ]
+    lines = draw(status_screen(status(names=names, backends=found)), 100)
+    assert "names          a.internal  2 backends" in lines
+    assert "               b.internal  1 backend, no answer within 5 s" in lines
+    assert "               c.internal  0 backends, none" in lines
+    # Where DNS has given addresses, people want to see pods without asking for more.
+    assert next(line for line in lines if "10.0.0.1" in line).endswith("chat-1")

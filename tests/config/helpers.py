@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trio_wsb.config.document import Document, read_document
+from trio_wsb.config.merge import Part, merge
 from trio_wsb.config.model import Config
 from trio_wsb.config.problems import Problem
 from trio_wsb.config.validate import Names
@@ -13,7 +14,8 @@ FILE = "f.yaml"
 def document(text: str | bytes, names: Names | None = None, *, libyaml: bool = True) -> Document:
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     read = read_document(data, FILE, libyaml=libyaml)
-    read.judge(names or Names())
+    if read.config is not None:
+        (read.problems,) = merge([Part(read)]).judge(names or Names()).values()
     return read
 
 

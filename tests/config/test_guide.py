@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.helpers import lines
+from tests.config.helpers import lines, problems
 from trio_wsb.config.document import read_document
 from trio_wsb.config.load import check, load
 from trio_wsb.config.problems import Problem
-from trio_wsb.config.validate import Names
 
 GUIDE = Path(__file__).parent / "guide"
 
@@ -36,9 +35,7 @@ EXPECTED: dict[str, set[str]] = {
 
 
 def read(name: str) -> list[Problem]:
-    document = read_document((GUIDE / f"{name}.yml").read_bytes(), f"{name}.yml")
-    document.judge(Names())
-    return document.problems
+    return problems((GUIDE / f"{name}.yml").read_bytes())
 
 
 def test_every_block_is_expected() -> None:
@@ -47,17 +44,17 @@ def test_every_block_is_expected() -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_block(name: str) -> None:
-    problems = read(name)
-    assert {each.severity for each in problems} <= {"warning"}
+    found = read(name)
+    assert {each.severity for each in found} <= {"warning"}
     # Whether a log's folder is there depends on the machine, and is no question of the text.
-    assert {each.key_path for each in problems} == EXPECTED[name] - {"log.filePath"}
+    assert {each.key_path for each in found} == EXPECTED[name] - {"log.filePath"}
 
 
 def test_checked_together_the_blocks_find_each_other() -> None:
     files = [GUIDE / f"{name}.yml" for name in sorted(EXPECTED)]
-    problems = [problem for each in check(files) for problem in each.problems]
-    assert {each.severity for each in problems} == {"warning"}
-    assert {each.key_path for each in problems if each.code in {"reference", "cycle"}} == {
+    found = [problem for each in check(files) for problem in each.problems]
+    assert {each.severity for each in found} == {"warning"}
+    assert {each.key_path for each in found if each.code in {"reference", "cycle"}} == {
         *EXPECTED["canary"],
         *EXPECTED["mirroring"],
         "ping.entryPoint",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.config.helpers import config, document
-from tests.tlsfiles import Authority, Files, self_signed
+from tests.tlsfiles import NOW, Authority, Files, self_signed
 from trio_wsb.config.certificates import CertificateFileError, read_certificate
 from trio_wsb.config.disable import usable
 from trio_wsb.config.effective import to_yaml
@@ -120,6 +120,26 @@ def test_good_files_are_no_problem(tmp_path: Path) -> None:
         tmp_path, files, options={"default": auth}, stores={"default": {"defaultCertificate": files.section}}
     )
     assert found(path) == []
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "said"),
+    [
+        (-30, 20, None),
+        (-30, 13, "expires on 2"),
+        (-30, -1, "has expired on 2"),
+        (1, 90, "is not valid before 2"),
+    ],
+)
+def test_check_looks_at_dates(tmp_path: Path, begins: int, ends: int, said: str | None) -> None:
+    files = self_signed(tmp_path, "dated", begins=timedelta(days=begins), ends=timedelta(days=ends))
+    path = write(tmp_path, files)
+    assert check_files([path]) == []  # without a time nothing is judged by it
+    problems = check_files([path], now=NOW)
+    assert [(each.key_path, each.severity) for each in problems] == (
+        [] if said is None else [("tls.certificates[0].certFile", "warning")]
+    )
+    assert all(said is not None and said in each.message for each in problems)
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:

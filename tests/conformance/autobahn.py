@@ -31,6 +31,9 @@ RELAYS: Final = ("stream", "kernel")
 DIRECT: Final = "direct"
 VERDICTS: Final = ("behavior", "behaviorClose")
 
+REPEATS: Final = 3
+"""How often cases are run again whose verdicts differ."""
+
 Index = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -94,6 +97,7 @@ def configuration(port: int) -> dict[str, Any]:
 async def run(command: str, cases: Sequence[str], out: Path) -> tuple[Index, str]:
     """Run the suite and return what it found, and why the kernel relay was left out ("" if it was not)."""
     port = free_port()
+    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         async with Running.program(sys.executable, "-m", "tests.conformance.echo", str(port)) as backend:
             await backend.line("listening on")
@@ -131,16 +135,23 @@ async def run(command: str, cases: Sequence[str], out: Path) -> tuple[Index, str
 NO_KERNEL: Final = "no kernel relay, the daemon moves all bytes itself"
 
 
-def compare(index: Index) -> dict[str, list[str]]:
-    """Return for each relay the cases whose verdict is another one than directly."""
-    direct = index[DIRECT]
+Seen = dict[str, dict[str, set[tuple[str, ...]]]]
+"""By agent and case the verdicts that were seen."""
+
+
+def note(seen: Seen, index: Index) -> None:
+    """Add what a run found."""
+    for agent, cases in index.items():
+        for case, found in cases.items():
+            verdict = tuple(str(found[each]) for each in VERDICTS)
+            seen.setdefault(agent, {}).setdefault(case, set()).add(verdict)
+
+
+def differing(seen: Seen) -> dict[str, list[str]]:
+    """Return for each relay the cases that have no verdict in common with the direct runs."""
     return {
-        agent: [
-            f"{case}: {' '.join(str(found[each]) for each in VERDICTS)}, directly {' '.join(str(direct[case][each]) for each in VERDICTS)}"
-            for case, found in cases.items()
-            if any(found[each] != direct[case][each] for each in VERDICTS)
-        ]
-        for agent, cases in index.items()
+        agent: [case for case, verdicts in cases.items() if not verdicts & seen[DIRECT][case]]
+        for agent, cases in seen.items()
         if agent != DIRECT
     }
 
@@ -151,9 +162,9 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["*"], help="as Autobahn names them; default all")
     parser.add_argument("--out", type=Path, default=HOME, help="where the reports go")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
-        index, why = trio.run(run, wstest(), options.cases, options.out.resolve())
+        command = wstest()
+        index, why = trio.run(run, command, options.cases, options.out.resolve())
     except MissingError as error:
         sys.exit(str(error))
     for agent, cases in index.items():
@@ -162,13 +173,22 @@ def main() -> None:
         print(f"{agent:8} {len(cases)} cases: {told}")
     if why:
         print(f"kernel   not run: {why}")
-    different = compare(index)
-    for agent, lines in different.items():
-        for line in lines:
-            print(f"{agent}: {line}")
-    if any(different.values()):
+    seen: Seen = {}
+    note(seen, index)
+    # Some verdicts depend on who is quicker, the echo or the Close after a violation: these cases get more chances.
+    for _ in range(REPEATS):
+        again = sorted({case for cases in differing(seen).values() for case in cases})
+        if not again:
+            print("every case has the same verdicts through the daemon as directly")
+            return
+        print("again, since their verdicts differ:", *again)
+        note(seen, trio.run(run, command, again, options.out.resolve() / "again")[0])
+    for agent, blamed in differing(seen).items():
+        for case in blamed:
+            print(f"{agent}: {case}: {seen[agent][case]}, directly {seen[DIRECT][case]}")
+    if any(differing(seen).values()):
         sys.exit("the daemon changes verdicts")
-    print("every case has the same verdicts through the daemon as directly")
+    print("every case has verdicts through the daemon that it has directly too")
 
 
 if __name__ == "__main__":

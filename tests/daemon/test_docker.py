@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -138,6 +139,9 @@ async def test_what_is_bad_is_shown_with_its_name(tmp_path: Path) -> None:
             row = (await client.get(f"http://{admin}/api/http/routers/other@docker")).json()
             assert (row["status"], row["provider"]) == ("disabled", "docker")
             assert sorted(row["error"]) == problems
+            page = (await client.get(f"http://{admin}/metrics")).text
+            assert 'trio_wsb_docker_containers{state="bad"} 1' in page
+            assert "trio_wsb_docker_engine_away 0" in page
             service = (await client.get(f"http://{admin}/api/http/services/chat@docker")).json()
             assert service["serverStatus"] == {one.url: "UP"}
         await echo(await made.connect(f"{running.ws}/ws"), "hello")
@@ -159,6 +163,7 @@ async def test_an_engine_that_is_away(tmp_path: Path) -> None:
         )
         replica(engine, one, "chat-1")
         async with serve(engine, path):
+            running.running.signal(signal.SIGHUP)  # it would be tried again anyhow, later
             await until(running, servers)
             session = await made.connect(f"{running.ws}/ws")
         document = await until(running, lambda now: docker(now)["state"] == "away")
@@ -170,6 +175,7 @@ async def test_an_engine_that_is_away(tmp_path: Path) -> None:
         await running.reload(count=running.log("configuration reloaded")[-1]["reloads"] + 1)
         assert servers(await status(running)) == {one.url}
         async with serve(engine, path):
+            running.running.signal(signal.SIGHUP)
             await until(running, lambda now: servers(now) == {one.url, two.url})
             await echo(session, "still here")
 

@@ -466,12 +466,20 @@ async def test_sockets_of_the_service_manager(tmp_path: Path) -> None:
 
 
 async def test_an_entry_point_that_is_full_says_nothing(tmp_path: Path) -> None:
-    async with stage(tmp_path, maxConnections=1) as on:
+
+    def metrics(document: dict[str, Any]) -> None:
+        rule = {"rule": "Host(`metrics.test`)", "service": "prometheus@internal"}
+        document["http"]["routers"]["metrics"] = rule
+
+    async with stage(tmp_path, metrics, maxConnections=1) as on:
         session = await on.connect("a.test")
         with on.plain() as sock:
             assert await trio.to_thread.run_sync(what_comes, sock) == b""
         await on.daemon.logged("entry point full, refusing connections")
         session.close()
+        code, page = await on.curl("http://metrics.test/metrics")
+        assert code == 0
+        assert 'trio_wsb_entrypoint_connections_refused_total{entrypoint="web"} 1\n' in page
 
 
 async def test_a_kept_connection_does_not_outlive_its_terms(tmp_path: Path) -> None:

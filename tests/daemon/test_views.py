@@ -48,12 +48,13 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
     assert document["configuration"]["file"] == str(world.path)
     assert document["configuration"]["lastReload"] is None
     assert document["entryPoints"] == [
-        {"name": "admin", "addresses": [], "connections": 0, "maxConnections": 20000, "tlsHandshakes": None},
+        {"name": "admin", "addresses": [], "connections": 0, "maxConnections": 20000, "waiting": False, "tlsHandshakes": None},
         {
             "name": "web",
             "addresses": ["127.0.0.1:9000"],
             "connections": 0,
             "maxConnections": 20000,
+            "waiting": False,
             "tlsHandshakes": None,
         },
     ]
@@ -64,6 +65,8 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
     assert backend_of(document, PODS[0]) == {
         "service": "wsbalancer",
         "url": PODS[0],
+        "dnsName": None,
+        "standby": False,
         "state": "ready",
         "weight": 1,
         "maxConnections": 0,
@@ -196,6 +199,8 @@ async def test_a_session_has_the_names_of_its_log_lines(world: World) -> None:
             "router": "wsbalancer",
             "service": "wsbalancer",
             "backend": PODS[0],
+            "podName": None,
+            "nodeName": None,
             "host": "chat.example",
             "path": "/chat",
             "tries": 1,

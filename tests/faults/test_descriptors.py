@@ -35,7 +35,7 @@ async def test_descriptors_run_out(tmp_path: Path) -> None:
         # The control socket answers, and says what is the matter.
         [entry] = [each for each in (await found.status())["entryPoints"] if each["name"] == "web"]
         assert entry["waiting"] is True
-        async with Running.start("status", "--config", str(found.daemon.path)) as shown:
+        async with Running.start("status", "--socket", str(tmp_path / "control.sock")) as shown:
             await shown.line("clients wait: no descriptors left")
         # It waits instead of spinning: a loop around accept would take all of a processor.
         before, now = found.cpu_seconds(), trio.current_time()
@@ -52,12 +52,12 @@ async def test_descriptors_run_out(tmp_path: Path) -> None:
         assert (view["failures"], view["state"], view["health"]["up"]) == (0, "ready", True)
         # Somebody who has waited since then is served when others leave.
         late = await trio.open_tcp_stream("127.0.0.1", found.daemon.port)
-        await late.send_all(opening("/chat-stream"))
         for stream in crowd:
             await stream.aclose()
+        await found.daemon.logged("accepting connections again", entryPoint="web")
+        await late.send_all(opening("/chat-stream"))
         assert (await answer(late)).startswith(b"HTTP/1.1 101 ")
         await late.aclose()
-        await found.daemon.logged("accepting connections again", entryPoint="web")
         await echo(session, "and still")
         assert found.logged("backend down") == []
         assert found.logged("backend failed") == []

@@ -298,12 +298,20 @@ async def _serve_requests(engine: Engine, stream: trio.SocketStream) -> None:
                 return
             continue
         await stream.send_all(f"{line}Transfer-Encoding: chunked\r\n\r\n".encode())
-        sent = 0
-        async for data in body:
-            chunk = f"{len(data):x}\r\n".encode() + data + b"\r\n"
-            if 0 <= cut < sent + len(chunk):
-                await stream.send_all(chunk[: cut - sent])
+        with body:
+            if not await _stream_events(stream, body, cut):
                 return
-            sent += len(chunk)
-            await stream.send_all(chunk)
         await stream.send_all(b"0\r\n\r\n")
+
+
+async def _stream_events(stream: trio.SocketStream, body: trio.MemoryReceiveChannel[bytes], cut: int) -> bool:
+    """Send each event as a chunk; whether they have ended before the cut."""
+    sent = 0
+    async for data in body:
+        chunk = f"{len(data):x}\r\n".encode() + data + b"\r\n"
+        if 0 <= cut < sent + len(chunk):
+            await stream.send_all(chunk[: cut - sent])
+            return False
+        sent += len(chunk)
+        await stream.send_all(chunk)
+    return True

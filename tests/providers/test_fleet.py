@@ -22,8 +22,8 @@ from trio_wsb.providers.docker import LONGEST_PAUSE, DockerProviderTask
 
 CONTAINERS = 500
 SERVICES = 12
-STEP = 20.0
-STEPS = 180
+STEP = 15.0
+STEPS = 120
 SESSIONS = 60
 
 
@@ -73,7 +73,7 @@ class Fleet:
 
     def step(self) -> None:
         """Let a few things happen."""
-        for _ in range(self.rng.randrange(12)):
+        for _ in range(self.rng.randrange(18)):
             identity = self.rng.choice(list(self.ones))
             one = self.ones[identity]
             match self.rng.randrange(4):
@@ -147,7 +147,7 @@ async def test_an_hour(tmp_path: Path, autojump_clock: object) -> None:
             }
             world.apply(current)
             await hold_sessions(world, nursery, fleet, sessions, rng)
-            if number % 60 == 59:
+            if number % 40 == 39:
                 gc.collect()
                 weights.append(len(gc.get_objects()))
         assert len(sessions) > SESSIONS // 2
@@ -166,7 +166,7 @@ async def hold_sessions(
     for url in [url for url in sessions if url not in living]:
         client = sessions.pop(url)
         client.abort()
-    await trio.sleep(15)  # what a backend may take to take its Close
+    await trio.sleep(STEP)  # what a backend may take to take its Close
     free = [one.url for one in fleet.ones.values() if one.serves and one.url not in sessions]
     for url in rng.sample(sorted(free), 2 if len(sessions) < SESSIONS else 0):
         sessions[url] = await world.open(nursery, url)

@@ -23,8 +23,6 @@ Reports = Literal["true", "zero", "high", "random", "stale", "garbage", "error",
 """What it reports: the truth; 0; ten times too much; anything; what was true a minute ago; no report; 500; nothing in time;
 a connection that breaks."""
 
-Played = Callable[["SimBackend", SimChannel, bytes], "trio.lowlevel.Awaitable[None]"]
-
 SLOW_HANDSHAKE = 0.7
 STALE = 60.0
 
@@ -160,7 +158,9 @@ class SimBackend:
             await send_all(channel, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
             return None
         if answers == "garbage":
-            await send_all(channel, self.rng.choice((b"\x16\x03\x01" * 20, b"HTTP/1.1 101 X\r\n\r\n", b"SSH-2.0\r\n")))
+            await send_all(
+                channel, self.rng.choice((b"\x16\x03\x01" * 20, b"HTTP/1.1 101 X\r\n\r\n", b"SSH-2.0\r\n"))
+            )
             return None
         fields = dict(line.split(b": ", 1) for line in bytes(head).split(b"\r\n")[1:] if line)
         accept = accept_value(fields[b"Sec-WebSocket-Key"].decode())

@@ -15,7 +15,6 @@ from tests.simulation.ledger import Violation
 from tests.simulation.world import World
 from trio_wsb.addresses import BackendURL
 
-
 LONG_AGO = 1e9
 """Seconds; a report that is older never was."""
 
@@ -43,6 +42,10 @@ class Balance:
         self.choices += 1
         if world.drains.covering(url, service.name) is not None:
             world.fail(Violation(f"{url} was chosen while it is drained"))
+        if member.max_connections and member.backend.own > member.max_connections:
+            world.fail(Violation(f"{url} was chosen beyond its {member.max_connections} connections"))
+        if member.max_pending and member.backend.opening > member.max_pending:
+            world.fail(Violation(f"{url} was chosen beyond its {member.max_pending} handshakes"))
         health = pool.health(member.backend)
         if health is not None and health.down:
             world.fail(Violation(f"{url} was chosen while it is down"))

@@ -18,7 +18,6 @@ from tests.simulation.world import World
 from trio_wsb.addresses import BackendURL
 from trio_wsb.net.channel import receive_some, send_all
 from trio_wsb.proxy.causes import Cause
-from trio_wsb.proxy.relay import CLOSE_TIMEOUT
 from trio_wsb.proxy.session import Session
 
 BY_PEERS = frozenset({Cause.CLIENT_CLOSED, Cause.BACKEND_CLOSED})
@@ -136,7 +135,11 @@ class Crowd:
         self._number += 1
         path = f"/chat/{self._number}"
         conversation = Conversation(
-            self._number, near, conditions, Lane(f"{self._number} up", True), Lane(f"{self._number} down", False)
+            self._number,
+            near,
+            conditions,
+            Lane(f"{self._number} up", True),
+            Lane(f"{self._number} down", False),
         )
         self.conversations[path] = conversation
         self.open[conversation] = None
@@ -205,7 +208,7 @@ class Crowd:
             )
         while not self.leaving and trio.current_time() < until:
             await self.pause(min(rng.expovariate(1 / habits.gap), until - trio.current_time()))
-            if not self.leaving and trio.current_time() < until:
+            if not self._left.is_set() and trio.current_time() < until:
                 self._message(conversation, talker)
         ending = rng.choices(list(habits.ends), list(habits.ends.values()))[0]
         await self._end(conversation, talker, "client" if self.leaving else ending)
@@ -357,7 +360,9 @@ class Crowd:
             for lane, pump in ((conversation.up, session.relay.up), (conversation.down, session.relay.down)):
                 passed = lane.frames_received - lane.own_frames
                 if pump.scanner.frames != passed:
-                    raise Violation(f"{words}: {pump.scanner.frames} frames counted, {passed} arrived on {lane.name}")
+                    raise Violation(
+                        f"{words}: {pump.scanner.frames} frames counted, {passed} arrived on {lane.name}"
+                    )
 
     def _whole(self, conversation: Conversation, session: Session) -> tuple[bool, bool]:
         """Return for both directions whether every byte that was sent must have arrived."""
@@ -371,7 +376,9 @@ class Crowd:
         if cause in BY_PEERS:
             whole = not session.relay.ending
             return whole, whole
-        if cause in GOING and client.said_close and client.code_at is not None:
-            # What a rate limit holds back for longer than the client has for its answer is cut by right.
-            return (session.ended_at or 0.0) - client.code_at < CLOSE_TIMEOUT - 1.0, False
+        if cause in GOING and client.said_close and client.code is not None:
+            # What has not got through when the time for an answer is over is cut by right, after a Close of ours.
+            over = (session.ended_at or 0.0) >= session.relay._deadline - 0.05
+            told = conversation.up.close
+            return not over and (told is None or not told.ours), False
         return False, False

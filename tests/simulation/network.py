@@ -263,7 +263,9 @@ class SimChannel(ByteChannel):
             self.incoming.changed.unpark_all()
 
     def _reset_peer(self) -> None:
-        self.outgoing.travel(lambda: self.peer._break(ConnectionResetError(errno.ECONNRESET, "reset by the peer")))
+        self.outgoing.travel(
+            lambda: self.peer._break(ConnectionResetError(errno.ECONNRESET, "reset by the peer"))
+        )
 
     def _break(self, error: OSError) -> None:
         if self.closed:

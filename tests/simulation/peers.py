@@ -60,7 +60,6 @@ class Talker:
     """Whether its connection is over."""
     code: int | None = None
     """Of the Close frame that came; 1006 when the connection ended without."""
-    code_at: float | None = None
     said_close: bool = False
     broke: bool = False
     """Whether its connection broke, or its writes did."""
@@ -165,10 +164,14 @@ class Talker:
             if not self.said_close:
                 self._put(pong, expected=not frame.ours)
         elif frame.opcode == Opcode.CLOSE:
-            self.code, self.code_at = frame.code, trio.current_time()
+            self.code = frame.code
             if not self.manner.mute:
                 self.close(1000 if frame.code in {1005, 1006} else frame.code)
-        elif frame.opcode in {Opcode.BINARY, Opcode.TEXT} and frame.fin and self.rng.random() < self.manner.echoes:
+        elif (
+            frame.opcode in {Opcode.BINARY, Opcode.TEXT}
+            and frame.fin
+            and self.rng.random() < self.manner.echoes
+        ):
             self.say(frame.payload, Opcode(frame.opcode))
         self.heard(frame)
 

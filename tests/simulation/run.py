@@ -82,7 +82,9 @@ def run_story(seed: int, name: str | None = None, *, trace: bool = False) -> Out
         if trace:
             print("\n".join(lines))
         found = _first(error)
-        where = "".join(traceback.format_exception(found)) if not isinstance(found, Violation) else f"{found}\n"
+        where = (
+            "".join(traceback.format_exception(found)) if not isinstance(found, Violation) else f"{found}\n"
+        )
         raise StoryFailed(f"{story.name}: {where}  replay: {replay_command(seed, name)}") from None
 
 
@@ -110,7 +112,9 @@ async def _play(seed: int, story: Story, lines: list[str]) -> Outcome:
                 async with made.running():
                     crowd = Crowd(made, setting.habits)
                     balancer = dict(setting.document["http"]["services"][SERVICE]["loadBalancer"])
-                    numbers = [int(each["url"].split(".")[3].split(":")[0]) for each in balancer.pop("servers")]
+                    numbers = [
+                        int(each["url"].split(".")[3].split(":")[0]) for each in balancer.pop("servers")
+                    ]
                     for number in range(1, 7):
                         made.server(number)
                     balance = Balance(made, bound=setting.bound)
@@ -168,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--story", choices=[story.name for story in STORIES], help="only this one")
-    parser.add_argument("--trace", action="store_true", help="tell what happened in one that fails, or in one alone")
+    parser.add_argument(
+        "--trace", action="store_true", help="tell what happened in one that fails, or in one alone"
+    )
     parser.add_argument("--keep-going", action="store_true", help="run the others when one fails")
     options = parser.parse_args(arguments)
     begun, failed, causes, widest = time.monotonic(), 0, Counter[str](), Counter[str]()
@@ -185,12 +191,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
             continue
         causes.update(outcome.causes)
-        totals.update(stories=1, sessions=outcome.sessions, steps=outcome.steps, whole=outcome.whole, choices=outcome.choices)
+        totals.update(
+            stories=1,
+            sessions=outcome.sessions,
+            steps=outcome.steps,
+            whole=outcome.whole,
+            choices=outcome.choices,
+        )
         widest[outcome.story] = max(widest[outcome.story], outcome.widest)
         if options.seeds == 1:
-            print(f"{outcome.story}: {outcome.sessions} sessions, {outcome.steps} steps, digest {outcome.digest}")
+            print(
+                f"{outcome.story}: {outcome.sessions} sessions, {outcome.steps} steps, digest {outcome.digest}"
+            )
         elif sys.stderr.isatty() or (seed + 1) % 500 == 0:
-            print(f"seed {seed}: {totals['sessions']} sessions so far, {failed} failed", file=sys.stderr, flush=True)
+            print(
+                f"seed {seed}: {totals['sessions']} sessions so far, {failed} failed",
+                file=sys.stderr,
+                flush=True,
+            )
     print(f"{totals['stories']} stories in {time.monotonic() - begun:.0f} s, {failed} failed: {dict(totals)}")
     print("causes:", ", ".join(f"{cause} {count}" for cause, count in sorted(causes.items())))
     print("widest choice beyond another backend:", dict(widest))

@@ -35,6 +35,8 @@ class Setting:
     """Whether no handshake may fail."""
     bound: bool = True
     """Whether the bound of the load formula holds: every report is true."""
+    each: Document = field(factory=dict)
+    """Keys of each server."""
 
 
 @define(eq=False)
@@ -61,7 +63,7 @@ class Stage:
             self.servers = servers
         self.balancer |= changes
         self.world.say(f"reload servers={self.servers} {changes}")
-        self.world.reload(document(urls(self.servers), **self.balancer))
+        self.world.reload(document(urls(self.servers, **self.setting.each), **self.balancer))
 
     def come(self, count: int, over: float) -> None:
         """Let more clients come."""
@@ -81,8 +83,8 @@ class Story:
     play: Play
 
 
-def urls(servers: list[int]) -> list[Document]:
-    return [{"url": f"http://10.0.0.{number}:8080"} for number in servers]
+def urls(servers: list[int], **each: int) -> list[Document]:
+    return [{"url": f"http://10.0.0.{number}:8080", **each} for number in servers]
 
 
 def some(rng: Random, count: int = 3) -> list[int]:
@@ -91,11 +93,13 @@ def some(rng: Random, count: int = 3) -> list[int]:
 
 def setting(rng: Random, *, servers: int = 3, habits: Habits | None = None, **changes: Any) -> Setting:
     """Return a setting with truthful backends and polite clients; `changes` are keys of the load balancer, or fields."""
-    fields = {name: changes.pop(name) for name in ("rough", "healthy", "bound", "grace") if name in changes}
+    fields = {
+        name: changes.pop(name) for name in ("rough", "healthy", "bound", "grace", "each") if name in changes
+    }
     grace = fields.pop("grace", "12s")
     balancer = {"connectionCount": COUNTING} | changes
     return Setting(
-        document(urls(some(rng, servers)), grace=grace, **balancer),
+        document(urls(some(rng, servers), **fields.get("each", {})), grace=grace, **balancer),
         habits or Habits(),
         clients=rng.randint(4, 14),
         arrival=rng.choice((0.0, 1.0, 10.0)),
@@ -189,7 +193,9 @@ async def reload_storm(stage: Stage) -> None:
         roll = rng.random()
         if roll < 0.15:
             world.say("a reload that cannot work")
-            world.reload({**world.document, "http": {"services": {SERVICE: {"loadBalancer": {"servers": 5}}}}})
+            world.reload(
+                {**world.document, "http": {"services": {SERVICE: {"loadBalancer": {"servers": 5}}}}}
+            )
         elif roll < 0.5:
             stage.reload(rng.sample(range(1, 6), rng.randint(1, 4)))
         elif roll < 0.7:
@@ -212,7 +218,9 @@ async def drains(stage: Stage) -> None:
     await trio.sleep(rng.uniform(3, 12))
     for _ in range(rng.randint(1, 3)):
         server = stage.any_backend()
-        policy = DrainPolicy(rng.choice((1.0, 5.0, 50.0)), rng.choice((1001, 1012, 4000)), rng.choice((0.0, 3.0, 30.0)))
+        policy = DrainPolicy(
+            rng.choice((1.0, 5.0, 50.0)), rng.choice((1001, 1012, 4000)), rng.choice((0.0, 3.0, 30.0))
+        )
         world.drain(server.url, policy, service=rng.choice((None, SERVICE)))
         if rng.random() < 0.6:
             other = stage.any_backend()
@@ -302,7 +310,8 @@ def loyal(rng: Random) -> Setting:
 
 
 def broken(rng: Random) -> Setting:
-    return setting(rng, healthCheck=CHECKING, rough=0.2, healthy=False, bound=False)
+    each = rng.choice(({}, {"maxPending": 1}, {"maxPending": 2, "maxConnections": 4}))
+    return setting(rng, healthCheck=CHECKING, rough=0.2, healthy=False, bound=False, each=each)
 
 
 def doubtful(rng: Random) -> Setting:
@@ -350,7 +359,14 @@ def rough(rng: Random) -> Setting:
 def anything(rng: Random) -> Setting:
     session = limited(rng).document["http"]["services"][SERVICE]["loadBalancer"].get("session", {})
     return setting(
-        rng, servers=4, habits=wild(rng), rough=0.3, healthy=False, bound=False, healthCheck=CHECKING, session=session
+        rng,
+        servers=4,
+        habits=wild(rng),
+        rough=0.3,
+        healthy=False,
+        bound=False,
+        healthCheck=CHECKING,
+        session=session,
     )
 
 

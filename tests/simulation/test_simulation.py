@@ -53,7 +53,7 @@ DIGESTS = "from tests.simulation.run import run_story; print(*(run_story(seed).d
 
 def test_a_seed_is_the_same_story_in_every_process() -> None:
     """Addresses in memory and the hashes of strings differ between them, and the order of nothing may depend on that."""
-    seeds = (4, 8, 9, 12)
+    seeds = (8, 12)
     told = {
         subprocess.run(
             [sys.executable, "-c", DIGESTS.format(seeds)],

@@ -147,7 +147,9 @@ class Witness:
     def session_ended(self, session: Session) -> None:
         self.ended += 1
         if self.live.pop(session.id, None) is not session:
-            self.fail(Violation(f"the end of session {session.id} was counted without its beginning, or twice"))
+            self.fail(
+                Violation(f"the end of session {session.id} was counted without its beginning, or twice")
+            )
         if session.relay.cause is None:
             self.fail(Violation(f"session {session.id} ended for no cause"))
 
@@ -275,7 +277,9 @@ class World:
         await close_sessions(proxy, ENTRY, entry.grace, self.rng)
         await trio.sleep(0.5)
 
-    def drain(self, url: BackendURL, policy: DrainPolicy | None = None, *, service: str | None = None) -> None:
+    def drain(
+        self, url: BackendURL, policy: DrainPolicy | None = None, *, service: str | None = None
+    ) -> None:
         self.say(f"drain {url}")
         self.mover.drainer.drain(DrainKey(url, service), policy or self.service.moving.drain)
 
@@ -346,7 +350,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(seed: int, made_of: Document, rng: random.Random, *, rough: float = 0.0) -> AsyncIterator[World]:
+async def world(
+    seed: int, made_of: Document, rng: random.Random, *, rough: float = 0.0
+) -> AsyncIterator[World]:
     """Make the world of one story; whatever goes wrong in it raises at the end."""
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
-from operator import add
 from random import Random
-
-from attrs import frozen
 
 from trio_wsb.addresses import IPAddress
 from trio_wsb.balancing.backend import Backend
+from trio_wsb.balancing.columns import Columns, PresentLoads
+from trio_wsb.balancing.columns import Member as Member  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.balancing.counts import CountEntry, CountKey, CountTable, foreign_figures
 from trio_wsb.balancing.drain import Drain, DrainTable
-from trio_wsb.balancing.echo import echo
 from trio_wsb.balancing.health import HealthEntry, HealthKey, HealthTable, Question
 from trio_wsb.balancing.rebalance import Figure
 from trio_wsb.balancing.slowstart import SlowStart
 from trio_wsb.balancing.sticky import Affinity
-from trio_wsb.balancing.strategies import STRATEGIES, Loads, Strategy
-
-
-@frozen
-class Member:
-    """A backend's place in a pool.
-
-    `weight` is its share relative to its peers, 0 takes it out of the choice. `max_connections` is the load at
-    which it is full, foreign connections included, since it is the backend that must bear them; 0 is no
-    limit. `max_pending` bounds its handshakes under way, 0 is no limit. `sticky` is the value of a cookie that leads a client there, "" for none.
-    `rank` is 0, or more for one that stands by: it is chosen only while none of a lower rank can be. `name` is the DNS name
-    that it was found by, "" for none.
-    """
-
-    backend: Backend
-    weight: int = 1
-    max_connections: int = 0
-    sticky: str = ""
-    max_pending: int = 0
-    rank: int = 0
-    name: str = ""
+from trio_wsb.balancing.strategies import STRATEGIES, Strategy
 
 
 class Pool:
@@ -88,7 +66,7 @@ class Pool:
         self._entries: list[CountEntry] = []
         if count is not None:
             self._entries = [counts.entry(CountKey(member.backend.url, *count)) for member in members]
-        self._columns = _Columns(self.members)
+        self._columns = Columns(self.members)
         self._drains = DrainTable() if drains is None else drains
         self._service = service
         self._missing = missing
@@ -137,7 +115,7 @@ class Pool:
         index = None
         for later in self._standby:
             left_out = {*exclude, *later} if later else exclude
-            index = self.chooser.choose(_PresentLoads(columns, now, left_out), client)
+            index = self.chooser.choose(PresentLoads(columns, now, left_out), client)
             if index is not None:
                 break
         if index is None:
@@ -284,7 +262,7 @@ class Pool:
     def __contains__(self, backend: Backend) -> bool:
         return backend in self._columns.index
 
-    def _present(self) -> _Columns:
+    def _present(self) -> Columns:
         if self._version != self._counts.version:
             self._version = self._counts.version
             if self._entries:
@@ -319,11 +297,11 @@ class Pool:
             self.chooser.reweigh(weights)
 
     def _eligible(
-        self, columns: _Columns, index: int, now: float, exclude: Collection[Backend], *, opening: bool
+        self, columns: Columns, index: int, now: float, exclude: Collection[Backend], *, opening: bool
     ) -> bool:
         if opening and columns.crowded(index):
             return False
-        return _PresentLoads(columns, now, exclude)[index] < inf
+        return PresentLoads(columns, now, exclude)[index] < inf
 
     def _crowded_ones(self, exclude: Collection[Backend]) -> Collection[Backend]:
         """Return `exclude` with the backends that have as many handshakes under way as they may have."""
@@ -346,7 +324,7 @@ class Pool:
                 self._slow_start.begin_at_next_look(index)
 
     def _last_resort(
-        self, columns: _Columns, client: IPAddress | None, exclude: Collection[Backend]
+        self, columns: Columns, client: IPAddress | None, exclude: Collection[Backend]
     ) -> int | None:
         left = [
             index
@@ -369,120 +347,3 @@ def _standby(members: Sequence[Member]) -> Sequence[Collection[Backend]]:
     """Return for each rank, beginning with the lowest, who is not to be chosen because he stands by for it."""
     ranks = sorted({member.rank for member in members})
     return [{each.backend for each in members if each.rank > rank} for rank in ranks] or [()]
-
-
-class _Columns:
-    """The members of a pool as parallel lists, for the loop over all of them."""
-
-    __slots__ = (
-        "any_foreign",
-        "backends",
-        "down",
-        "draining",
-        "echo",
-        "foreign",
-        "health",
-        "index",
-        "known",
-        "limited",
-        "limits",
-        "pending",
-        "pending_limited",
-    )
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.backends = [member.backend for member in members]
-        self.health = [backend.passive for backend in self.backends]
-        self.foreign = [0] * len(members)
-        self.any_foreign = False
-        self.echo = 0.0
-        """How many sessions other balancers open for each of ours; see `trio_wsb.balancing.echo`."""
-        self.known: list[int] = []
-        """Our own part of the load that the last reports have, and with it what others opened at the same time."""
-        self.down: list[int] = []
-        """Those that may not be chosen at all: down by a health check, or draining."""
-        self.draining: set[int] = set()
-        self.limits = [float(member.max_connections or inf) for member in members]
-        self.limited = any(member.max_connections for member in members)
-        self.pending = [member.max_pending or inf for member in members]
-        self.pending_limited = any(member.max_pending for member in members)
-        self.index = {backend: index for index, backend in enumerate(self.backends)}
-
-    def load(self, index: int) -> int:
-        return self.backends[index].own + self.foreign[index]
-
-    def listen(self, entries: Sequence[CountEntry]) -> None:
-        """Work out the echo anew: reports have come."""
-        self.echo = echo(entries)
-        if self.echo:
-            self.known = [
-                backend.own if entry.foreign is None else entry.own
-                for backend, entry in zip(self.backends, entries, strict=True)
-            ]
-
-    def with_echo(self, loads: Iterable[float]) -> list[float]:
-        """Return `loads` with what others have probably opened since the last reports."""
-        factor = self.echo
-        return [
-            max(0.0, load + (backend.own - known) * factor)
-            for load, backend, known in zip(loads, self.backends, self.known, strict=True)
-        ]
-
-    def rough_loads(self) -> list[float]:
-        """Return all loads, with infinity for what is down or draining and for nothing else that may not be chosen."""
-        loads: list[float] = [backend.own for backend in self.backends]
-        if self.any_foreign:
-            loads = list(map(add, loads, self.foreign))
-        if self.echo:
-            loads = self.with_echo(loads)
-        for index in self.down:
-            loads[index] = inf
-        return loads
-
-    def crowded(self, index: int) -> bool:
-        return self.backends[index].opening >= self.pending[index]
-
-
-class _PresentLoads(Loads):
-    """The loads of eligible members at one moment, worked out one by one or all at once as they are asked for."""
-
-    __slots__ = ("_columns", "_exclude", "_now")
-
-    def __init__(self, columns: _Columns, now: float, exclude: Collection[Backend]) -> None:
-        self._columns = columns
-        self._now = now
-        self._exclude = exclude
-
-    def __len__(self) -> int:
-        return len(self._columns.backends)
-
-    def __getitem__(self, index: int, /) -> float:
-        columns = self._columns
-        load = columns.load(index)
-        if load >= columns.limits[index] or not columns.health[index].available(self._now):
-            return inf
-        if columns.backends[index] in self._exclude or index in columns.down:
-            return inf
-        if not columns.echo:
-            return load
-        return max(0.0, load + (columns.backends[index].own - columns.known[index]) * columns.echo)
-
-    def __iter__(self) -> Iterator[float]:
-        columns, now = self._columns, self._now
-        # The one loop as long as the pool; the method calls of __getitem__ would triple its time.
-        loads: list[float] = [
-            backend.own + foreign if health.retry_at <= now else inf
-            for backend, health, foreign in zip(
-                columns.backends, columns.health, columns.foreign, strict=True
-            )
-        ]
-        if columns.limited:
-            loads = [load if load < limit else inf for load, limit in zip(loads, columns.limits, strict=True)]
-        if columns.echo:
-            loads = columns.with_echo(loads)
-        for index in columns.down:
-            loads[index] = inf
-        for backend in self._exclude:
-            if backend in columns.index:
-                loads[columns.index[backend]] = inf
-        return iter(loads)

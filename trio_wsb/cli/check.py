@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
+from textwrap import indent
 
 import click
 
@@ -18,7 +20,8 @@ import click
 def check(files: tuple[str, ...], *, strict: bool, resolve: bool) -> None:
     """Say everything that is wrong with configuration files.
 
-    Each problem is a line FILE:LINE:COLUMN key.path: what is wrong (what would be right). The dynamic files of a main file
+    Each problem is a line FILE:LINE:COLUMN key.path: what is wrong (what would be right); under
+    a wrong rule stands where in it. The dynamic files of a main file
     are checked with it. Files that are checked
     together may refer to each other's services and entry points; a reference that none of them defines is a warning.
     The exit status is 0 when there are no errors, else 1.
@@ -27,11 +30,13 @@ def check(files: tuple[str, ...], *, strict: bool, resolve: bool) -> None:
     from trio_wsb.config.load import check as check_configuration
     from trio_wsb.config.problems import printable
 
-    checked = check_configuration(files, strict=strict)
+    checked = check_configuration(files, strict=strict, now=datetime.now(UTC))
     problems = [problem for each in checked for problem in each.problems]
     for problem in problems:
         suffix = " [warning]" if problem.severity == "warning" else ""
         click.echo(f"{problem}{suffix}", err=resolve)
+        if problem.shown:
+            click.echo(indent(problem.shown, "    "), err=resolve)
     if resolve:
         for each in checked:
             if each.config is not None:

@@ -19,6 +19,9 @@ View = Mapping[str, Any]
 _NAMES = 3
 """Names of a certificate that are listed."""
 
+KERNEL_NOT_WANTED = frozenset({"configured", "no service asked for it at the start"})
+"""Reasons for no kernel relay that are no news to who wrote the configuration."""
+
 _STATE_STYLES = {
     "ready": "green",
     "down": "red",
@@ -68,14 +71,14 @@ def sessions_screen(document: View, *, wide: bool = False) -> RenderableType:
     table = _table()
     _columns(table, ("session", True), ("client", False), ("service", False), ("backend", False))
     if wide:
-        _columns(table, ("host and path", False))
+        _columns(table, ("pod", False), ("host and path", False))
     _columns(table, ("duration", True), ("in", True), ("out", True))
     if wide:
         _columns(table, ("bytes in", True), ("bytes out", True))
     for each in sessions:
         backend = short_url(each["backend"]) + (" (draining)" if each.get("draining") else "")
         row = [str(each["session"]), each["client"], each["service"], backend]
-        row += [f"{each['host']}{each['path']}"] if wide else []
+        row += [each.get("podName") or "", f"{each['host']}{each['path']}"] if wide else []
         row += [span(each["duration"]), f"{each['messagesIn']:,}", f"{each['messagesOut']:,}"]
         row += [f"{each['bytesIn']:,}", f"{each['bytesOut']:,}"] if wide else []
         table.add_row(*map(Text, row), style="dim" if each["cause"] else None)
@@ -173,8 +176,14 @@ def _overview(document: View) -> Table:
     for line in _disabled_routers(document.get("routers", ())):
         grid.add_row(*line)
     grid.add_row("sessions", _session_totals(document["sessions"]))
-    if "kernelRelay" in document:
-        grid.add_row("kernel relay", _kernel_relay(document["kernelRelay"]))
+    kernel = document.get("kernelRelay")
+    if kernel and kernel["reason"] not in KERNEL_NOT_WANTED:
+        grid.add_row("kernel relay", _kernel_relay(kernel))
+    access_log = document.get("accessLog")
+    if access_log and access_log["problem"]:
+        waiting, lost = access_log["linesWaiting"], access_log["linesLost"]
+        text = f"{access_log['file']}: {access_log['problem']}, {waiting:,} lines wait, {lost:,} lost"
+        grid.add_row("access log", Text(text, style="bold red"))
     return grid
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
 
 from attrs import frozen
 
@@ -18,6 +18,9 @@ from trio_wsb.routing.request import normal_host
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate as Leaf
+
+EXPIRES_SOON: Final = timedelta(days=14)
+"""From when on a warning says that a certificate is to be renewed."""
 
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_.:-]+")
 
@@ -93,6 +96,20 @@ def read_certificate(certificate: Certificate, read: Callable[[str], bytes]) -> 
         hint = "name the key that the certificate was made for, and write the certificate before its issuers'"
         raise CertificateFileError("keyFile", message, hint)
     return facts
+
+
+def out_of_date(file: str, facts: CertificateFacts, now: datetime) -> tuple[str, str] | None:
+    """Return what is wrong with the certificate in `file` for the time `now`, and what is to be done; None if nothing is.
+
+    One that expires soon is out of date already.
+    """
+    if facts.not_after <= now:
+        return f'"{file}" has expired on {facts.not_after:%Y-%m-%d}', "renew it"
+    if facts.not_after - now < EXPIRES_SOON:
+        return f'"{file}" expires on {facts.not_after:%Y-%m-%d}', "renew it"
+    if facts.not_before > now:
+        return f'"{file}" is not valid before {facts.not_before:%Y-%m-%d %H:%M} UTC', "look at the clock"
+    return None
 
 
 def has_certificate(data: bytes) -> bool:

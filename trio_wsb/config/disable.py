@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
+from trio_wsb.config.internal import NOOP
 from trio_wsb.config.model import HTTP, Config, Router
 from trio_wsb.config.offered import places, redirection_name
 from trio_wsb.config.problems import Problem, printable
@@ -132,7 +133,7 @@ def _close(
     for name, problems in closed.items():
         target = config.entry_points[name].http.redirections.entry_point
         if target is not None:
-            yield DisabledRouter(redirection_name(name, target), (), None, (name,)), problems
+            yield DisabledRouter(redirection_name(name, target), (), None, (name,), NOOP), problems
 
 
 def _element(problem: Problem) -> Element | None:

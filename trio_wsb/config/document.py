@@ -7,7 +7,6 @@ to the checks between parts; what follows only from the cut is not reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Final, TypeAlias
 
 from attrs import define, evolve, field, fields
@@ -18,7 +17,7 @@ from trio_wsb.config.problems import Finding, KeyPath, Problem, alternatives, fo
 from trio_wsb.config.references import FILE, resolved
 from trio_wsb.config.shortform import ENTRY_POINT, NAME, Expansion, File, expand
 from trio_wsb.config.structure import WrongValue, findings, structure
-from trio_wsb.config.validate import Names, names_of, validate
+from trio_wsb.config.validate import Names, names_of
 from trio_wsb.config.yamltree import MAX_PROBLEMS, ListNode, MapNode, Mark, Tree, compose
 
 _MOST_CUTS = 16
@@ -26,8 +25,6 @@ _MOST_CUTS = 16
 
 _OF_A_WHOLE = frozenset({"empty", "value", "effect"})
 """Codes of findings that may be due to what was cut out below."""
-
-_MORE = Finding((), f"there are more than {MAX_PROBLEMS} problems", "put these right first")
 
 _WEB: frozenset[KeyPath] = frozenset(
     {("listen",), (NAME,), (NAME, "listen"), ("entryPoints",), ("entryPoints", ENTRY_POINT)}
@@ -58,17 +55,10 @@ class Document:
     elements: frozenset[Element] = frozenset()
     dynamic: bool = False
     provider: str = FILE
+    leads_to: Mapping[str, str] = field(factory=dict)
+    """The services that routers name, broken routers included."""
     _origins: Mapping[KeyPath, KeyPath] = field(factory=dict)
     _cut: list[KeyPath] = field(factory=list)
-
-    def judge(self, names: Names) -> None:
-        """Add to `problems` what does not hold between the parts; references may lead to any of `names` as well."""
-        if self.config is not None:
-            found = list(islice(validate(self.config, names | self.names), MAX_PROBLEMS + 1))
-            self.add(found[:MAX_PROBLEMS])
-            if len(found) > MAX_PROBLEMS:
-                # Among those that are not looked for may be one that takes a router's guard away.
-                self.problems.append(self._place(_MORE, ()))
 
     @property
     def source(self) -> str:
@@ -92,6 +82,7 @@ class Document:
         """Fit the tree to the model, noting and cutting out what does not."""
         defined = _defined(self.tree.root)
         self.elements = frozenset(_elements(self.tree.root))
+        self.leads_to = dict(_leading(self.tree.root))
         if self.dynamic:
             self._keep_dynamic()
         # Where the text itself is wrong, the value is a stand-in, and what is wrong with that says nothing new.
@@ -174,6 +165,7 @@ class Document:
             finding.severity,
             finding.code,
             finding.path,
+            finding.shown,
         )
 
     def _locate(self, path: KeyPath) -> tuple[KeyPath, Mark, Mark]:
@@ -199,7 +191,7 @@ class Document:
 def read_document(
     data: bytes, file: str, *, dynamic: bool = False, provider: str = FILE, libyaml: bool = True
 ) -> Document:
-    """Return the document that `data` holds; `Document.judge` completes the check.
+    """Return the document that `data` holds; `Merged.judge` completes the check.
 
     Never raises on account of the content.
 
@@ -255,6 +247,13 @@ def _elements(root: object) -> Iterator[Element]:
         for key in node if isinstance(node, MapNode) else ():
             named = _child(node, key)
             yield from ((section, key, name) for name in (named if isinstance(named, MapNode) else ()))
+
+
+def _leading(root: object) -> Iterator[tuple[str, str]]:
+    routers = _child(_child(root, "http"), "routers")
+    for name in routers if isinstance(routers, MapNode) else ():
+        if isinstance(service := _child(_child(routers, name), "service"), str):
+            yield name, str(service)
 
 
 def _defined(root: object) -> Names:

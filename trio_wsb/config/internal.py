@@ -16,11 +16,14 @@ DASHBOARD = "dashboard@internal"
 PROMETHEUS = "prometheus@internal"
 """The metrics, as Prometheus scrapes them."""
 
+NOOP = "noop@internal"
+"""What the redirections of entry points lead to; no router of a configuration can."""
+
 AVAILABLE = frozenset({PING, API, DASHBOARD, PROMETHEUS})
 """Every service of the balancer itself that routers can lead to."""
 
 UNAVAILABLE: Mapping[str, str] = {
     "rest@internal": "write routers and services in files",
-    "noop@internal": "name a service that answers",
+    NOOP: "name a service that answers",
 }
 """Services of Traefik that this version does not have, and what to do instead."""

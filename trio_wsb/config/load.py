@@ -10,11 +10,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from attrs import evolve, frozen
 
-from trio_wsb.config.certificates import CertificateFileError, has_certificate, read_certificate
+from trio_wsb.config.certificates import CertificateFileError, has_certificate, out_of_date, read_certificate
 from trio_wsb.config.containers import Found
 from trio_wsb.config.directory import MAX_DEPTH, MAX_FILES, Place
 from trio_wsb.config.document import Document, read_document
@@ -105,15 +107,16 @@ def watched_place(config: Config, main: Path | str) -> Place | None:
     return None if options is None or not options.watch else Place.of(options, main)
 
 
-def check(paths: Sequence[Path | str], *, strict: bool = False) -> list[Checked]:
+def check(paths: Sequence[Path | str], *, strict: bool = False, now: datetime | None = None) -> list[Checked]:
     """Return what is wrong with the files `paths`, in their order; each may refer to what another one defines.
 
     Args:
       paths: the files; the dynamic files of a main file come after it, whether they are named here or not.
       strict: warnings are errors.
+      now: the time by which certificates are judged; without it none is out of date.
 
     """
-    checked = _check([os.fspath(path) for path in paths])
+    checked = _check([os.fspath(path) for path in paths], now)
     if not strict:
         return checked
     return [
@@ -126,9 +129,11 @@ def check(paths: Sequence[Path | str], *, strict: bool = False) -> list[Checked]
     ]
 
 
-def check_files(paths: Sequence[Path | str], *, strict: bool = False) -> list[Problem]:
+def check_files(
+    paths: Sequence[Path | str], *, strict: bool = False, now: datetime | None = None
+) -> list[Problem]:
     """Return the problems of all the files `paths`, as `check` does."""
-    return [problem for each in check(paths, strict=strict) for problem in each.problems]
+    return [problem for each in check(paths, strict=strict, now=now) for problem in each.problems]
 
 
 def read_file(path: Path | str) -> bytes:
@@ -158,13 +163,13 @@ def read_file(path: Path | str) -> bytes:
     return data
 
 
-def _check(files: Sequence[str]) -> list[Checked]:
+def _check(files: Sequence[str], now: datetime | None) -> list[Checked]:
     """Check each main file with its dynamic files as one; references may lead to what any of the files defines."""
     groups = {file: _group(file) for file in files}
     dynamic = {_same(each.path) for group in groups.values() for each in group.candidates}
     groups = {file: group for file, group in groups.items() if _same(file) not in dynamic}
     names = names_of_parts(Part(each) for group in groups.values() for each in group.documents)
-    return [checked for file, group in groups.items() for checked in group.check(file, names)]
+    return [checked for file, group in groups.items() for checked in group.check(file, names, now)]
 
 
 def _same(path: str) -> str:
@@ -185,14 +190,13 @@ class _Group:
         found = [self.main, *(each.newest for each in self.candidates)]
         return [each for each in found if isinstance(each, Document)]
 
-    def check(self, file: str, names: Names) -> Iterator[Checked]:
+    def check(self, file: str, names: Names, now: datetime | None) -> Iterator[Checked]:
         """Yield what is wrong with each of them; `names` are what all groups define."""
         parts = [Part(each) for each in self.documents if each.config is not None]
         judged: dict[object, list[Problem]] = {}
         if isinstance(self.main, Document) and self.main.config is not None:
-            judged = {
-                part.contribution: found for part, found in merge(parts).judge(names, _other_files).items()
-            }
+            further = partial(_other_files, now=now)
+            judged = {part.contribution: found for part, found in merge(parts).judge(names, further).items()}
         if isinstance(self.main, Problem):
             yield Checked(file, None, [self.main])
         else:
@@ -281,8 +285,8 @@ def _unreadable_file(file: str, error: OSError | ValueError) -> Problem:
     return Problem(file, 1, 1, "", message, hint)
 
 
-def _other_files(config: Config) -> Iterator[Finding]:
-    """Yield what is wrong with the files that `config` names."""
+def _other_files(config: Config, now: datetime | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with the files that `config` names; without `now` no certificate is out of date."""
     transports: dict[KeyPath, ServersTransport] = {("serversTransport",): config.servers_transport}
     for name, each in config.http.servers_transports.items():
         transports["http", "serversTransports", name] = each
@@ -300,7 +304,7 @@ def _other_files(config: Config) -> Iterator[Finding]:
                 if reason := _unreadable(file):
                     hint = "name a PEM file that the daemon may read"
                     yield Finding((*path, "certificates", index, key), f'"{file}" {reason}', hint)
-    yield from _tls_files(config)
+    yield from _tls_files(config, now)
     yield from _engine_files(config)
     yield from _log_folder(config.log.file_path, ("log", "filePath"))
     if config.access_log is not None:
@@ -329,7 +333,7 @@ def _engine_files(config: Config) -> Iterator[Finding]:
             yield Finding(path, f'"{file}" {reason}', "name a PEM file that the daemon may read")
 
 
-def _tls_files(config: Config) -> Iterator[Finding]:
+def _tls_files(config: Config, now: datetime | None) -> Iterator[Finding]:
     """Yield what is wrong with certificates that are shown to clients, and with the authorities of theirs."""
     certificates: list[tuple[KeyPath, Certificate]] = [
         (("tls", "certificates", index), each) for index, each in enumerate(config.tls.certificates)
@@ -344,6 +348,9 @@ def _tls_files(config: Config) -> Iterator[Finding]:
         except CertificateFileError as error:
             yield Finding((*path, error.key), error.message, error.hint)
             continue
+        wrong = None if now is None else out_of_date(certificate.cert_file, facts, now)
+        if wrong is not None:
+            yield Finding((*path, "certFile"), *wrong, "warning")
         if not facts.has_san:
             message = f'"{certificate.cert_file}" has no subjectAltName, so browsers refuse it'
             yield Finding((*path, "certFile"), message, "have it made with its names there", "warning")

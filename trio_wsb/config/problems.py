@@ -44,6 +44,8 @@ class Finding:
     at: Literal["key", "value"] = "value"
     offset: int = 0
     other: KeyPath | None = None
+    shown: str = ""
+    """Lines that show where in a longer text it is, with a caret."""
 
 
 @frozen
@@ -62,6 +64,8 @@ class Problem:
     severity: Severity = "error"
     code: str = ""
     path: KeyPath = field(default=(), eq=False)
+    shown: str = field(default="", eq=False)
+    """As in `Finding`; the line that `str` gives does without."""
 
     def __str__(self) -> str:
         key = f" {self.key_path}" if self.key_path else ""

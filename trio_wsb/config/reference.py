@@ -151,6 +151,7 @@ def _rows(cls: Any, path: str) -> Iterator[str]:
             isinstance(attribute.type, type)
             and isinstance(attribute.default, attribute.type)
             and attrs.has(attribute.type)
+            and attribute.type not in KINDS
         ):
             continue  # a section that is always there has nothing to say but its keys
         check = attribute.metadata["check"]
@@ -199,7 +200,8 @@ def _default(attribute: Attribute[Any]) -> str:
     if isinstance(default, tuple):
         durations = get_args(_bare(attribute.type))[:1] == (Duration,)
         return f"`[{', '.join(format_duration(each) if durations else str(each) for each in default)}]`"
-    return f"`{default}`"
+    text = str(default)
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _foreign_rows() -> Iterator[str]:

@@ -13,9 +13,9 @@ belongs gives nothing, until it changes or the main file is read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from trio_wsb.config.containers import Container, Found
 from trio_wsb.config.disable import DisabledRouter, is_fatal, usable
@@ -120,6 +120,15 @@ class Loaded:
         return blamed
 
 
+def _with_services(disabled: Iterable[DisabledRouter], merged: Merged) -> Iterator[DisabledRouter]:
+    """Yield the disabled routers; of those that could not be read what service they were meant for, where that stands there."""
+    for each in disabled:
+        part, path = merged.owner(("http", "routers", each.name))
+        if each.router is None and each.leads_to is None and isinstance(part.contribution, Document):
+            each = evolve(each, leads_to=part.contribution.leads_to.get(str(path[-1])))  # noqa: PLW2901
+        yield each
+
+
 def assemble(sources: Sources, further: Further, refused: Refused | None = None) -> Loaded:
     """Return what of `sources` can run.
 
@@ -166,7 +175,7 @@ def assemble(sources: Sources, further: Further, refused: Refused | None = None)
     return Loaded(
         found.config,
         [*found.warnings, *sources.notes],
-        (*found.disabled, *lost),
+        (*_with_services(found.disabled, merged), *lost),
         sources,
         merged,
         states,

@@ -68,14 +68,18 @@ _LISTED_KEYS = 24
 
 
 class WrongValue(ValueError):
-    """A value that cannot stand where it does; `offset` counts characters into its text, `code` is that of the finding."""
+    """A value that cannot stand where it does; `offset` counts characters into its text, `code` is that of the finding.
 
-    def __init__(self, message: str, hint: str, offset: int = 0, *, code: str = "") -> None:
+    `shown` are lines that show the place in the text, "" where nobody needs them.
+    """
+
+    def __init__(self, message: str, hint: str, offset: int = 0, *, code: str = "", shown: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.offset = offset
         self.code = code
+        self.shown = shown
 
 
 @frozen
@@ -101,8 +105,8 @@ class Kind:
         try:
             return self.read(value)
         except (RuleError, RegexError) as error:
-            code = "rule" if isinstance(error, RuleError) else "value"
-            raise WrongValue(error.message, error.hint, error.position, code=code) from None
+            code, place = ("rule", error.caret()) if isinstance(error, RuleError) else ("value", "")
+            raise WrongValue(error.message, error.hint, error.position, code=code, shown=place) from None
         except ValueError as error:
             message, _, hint = str(error).partition("; ")
             shown = "the value" if self.secret else show(value)
@@ -350,7 +354,9 @@ def _noun(wanted: Any) -> str:
 
 def _finding(error: Exception, path: KeyPath, at: Literal["key", "value"] = "value") -> Finding:
     if isinstance(error, WrongValue):
-        return Finding(path, error.message, error.hint, code=error.code, at=at, offset=error.offset)
+        return Finding(
+            path, error.message, error.hint, code=error.code, at=at, offset=error.offset, shown=error.shown
+        )
     return Finding(path, f"is not understood: {error}")
 
 

@@ -35,6 +35,11 @@ class AccessLogging:
         """Lines that the present writer has lost."""
         return 0 if self._writer is None else self._writer.lost
 
+    @property
+    def writer(self) -> LineWriter | None:
+        """Who writes the present file; None without an access log."""
+        return self._writer
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled, and then what is left."""
         async with trio.open_nursery() as self._nursery:

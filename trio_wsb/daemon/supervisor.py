@@ -280,6 +280,7 @@ class Supervisor:
             Moment(trio.current_time(), time.time()),
             self._events,
             waiting=self._listeners.waiting,
+            access_log=self._access_log,
             mover=self._mover,
             names=self._names,
             docker=self._docker,
@@ -326,6 +327,7 @@ class Supervisor:
             self._proxy.connections[entry_point] -= 1
 
     def _refuse(self, entry: EntryPointRuntime, sock: socket.socket, nursery: trio.Nursery) -> None:
+        self._proxy.over_limit[entry.name] += 1
         if entry.name not in self._full:
             self._full.add(entry.name)
             log.warning(

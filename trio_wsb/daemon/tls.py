@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from trio_wsb.config.certificates import CertificateFacts, CertificateFileError, read_certificate
+from trio_wsb.config.certificates import CertificateFacts, CertificateFileError, out_of_date, read_certificate
 from trio_wsb.config.load import read_file
 from trio_wsb.config.model import Config, EntryPoint
 from trio_wsb.config.tls import CIPHERS, CURVES, Certificate, TLSOptions, Version
@@ -26,9 +26,6 @@ from trio_wsb.net.tls import ANY_VERSION, CertificateError, load_certificate
 from trio_wsb.net.tlsserver import load_certificate_bytes, server_context
 from trio_wsb.proxy.secure import Terms, TLSEntry
 from trio_wsb.routing.hosts import HostTable
-
-EXPIRES_SOON: Final = timedelta(days=14)
-"""From when on a warning says that a certificate is to be renewed."""
 
 RENEW_DEFAULT: Final = timedelta(days=30)
 """Validity that a certificate of our own making must have left to be taken over."""
@@ -131,12 +128,8 @@ def _warnings(certificates: list[LoadedCertificate], now: datetime) -> Iterator[
         if each.files is None:
             continue
         file, facts = each.files.cert_file, each.facts
-        if facts.not_after <= now:
-            yield f'{each.place}.certFile: "{file}" has expired on {facts.not_after:%Y-%m-%d} (renew it)'
-        elif facts.not_after - now < EXPIRES_SOON:
-            yield f'{each.place}.certFile: "{file}" expires on {facts.not_after:%Y-%m-%d} (renew it)'
-        if facts.not_before > now:
-            yield f'{each.place}.certFile: "{file}" is not valid before {facts.not_before:%Y-%m-%d %H:%M} UTC'
+        if (wrong := out_of_date(file, facts, now)) is not None:
+            yield f"{each.place}.certFile: {wrong[0]} ({wrong[1]})"
         for name in () if each.is_default else facts.names:
             first = names.setdefault(name, each.place)
             if first != each.place:

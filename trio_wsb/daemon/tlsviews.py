@@ -6,7 +6,8 @@ from datetime import datetime
 
 import structlog
 
-from trio_wsb.daemon.tls import EXPIRES_SOON, LoadedCertificate, ServerTLS
+from trio_wsb.config.certificates import EXPIRES_SOON
+from trio_wsb.daemon.tls import LoadedCertificate, ServerTLS
 from trio_wsb.proxy.runtime import Proxy
 
 log = structlog.stdlib.get_logger("trio_wsb.tls")

@@ -21,6 +21,7 @@ from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.config.model import Config, Router
 from trio_wsb.config.sources import FileState
+from trio_wsb.daemon.accesslog import AccessLogging
 from trio_wsb.daemon.dockerviews import container_view, docker_view
 from trio_wsb.daemon.filelog import in_force
 from trio_wsb.daemon.instants import moment as moment  # noqa: PLC0414 - part of this module's interface
@@ -63,6 +64,7 @@ class DaemonState:
     """Gives the entry points whose clients wait, because there are no descriptors for them."""
     mover: Mover = field()
     """Drains and rebalances."""
+    access_log: AccessLogging = field(factory=AccessLogging)
     docker: DockerProviderTask | None = None
     """Who follows the Docker Engine."""
 
@@ -80,7 +82,7 @@ def status(state: DaemonState, at: Moment) -> View:
         "startedAt": moment(state.started.wall),
         "uptime": round(at.now - state.started.now, 3),
         "stopping": state.proxy.stopping,
-        "configuration": configuration(state, at),
+        "configuration": configuration(state.reloader, state.docker, at.wall),
         "entryPoints": entry_points(state),
         "certificates": []
         if current is None
@@ -92,12 +94,12 @@ def status(state: DaemonState, at: Moment) -> View:
         "sessions": session_totals(state),
         "kernelRelay": kernel_relay(state),
         "mirrors": mirrors(state),
+        "accessLog": access_log(state),
     }
 
 
-def configuration(state: DaemonState, at: Moment) -> View:
-    """Return which configuration is in force, and what came of the last reload."""
-    reloader = state.reloader
+def configuration(reloader: Reloader, docker: DockerProviderTask | None = None, wall: float = 0.0) -> View:
+    """Return which configuration is in force, what came of the last reload, and at the time `wall` how `docker` stands."""
     current = reloader.current
     return {
         "file": _path_text(reloader.path),
@@ -107,7 +109,7 @@ def configuration(state: DaemonState, at: Moment) -> View:
         "reloadsFailed": reloader.failed,
         "lastReload": None if reloader.last is None else reload_outcome(reloader.last),
         "files": [] if current is None else [file_state(each) for each in current.files],
-        "providers": docker_view(state.docker, None if current is None else current.discovered, at.wall),
+        "providers": docker_view(docker, None if current is None else current.discovered, wall),
     }
 
 
@@ -228,6 +230,19 @@ def session_totals(state: DaemonState) -> View:
         "open": len(sessions),
         "opened": sessions.opened_total,
         "ended": {cause.value: sessions.ended_total[cause] for cause in Cause},
+    }
+
+
+def access_log(state: DaemonState) -> View | None:
+    """Return where the access log goes, how many lines wait for it and were lost, and why if it cannot be written."""
+    writer = state.access_log.writer
+    if writer is None:
+        return None
+    return {
+        "file": writer.name,
+        "linesWaiting": writer.queued,
+        "linesLost": writer.lost,
+        "problem": writer.problem,
     }
 
 

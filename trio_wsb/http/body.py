@@ -38,6 +38,8 @@ _CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16}+)"
     rb"((?:[ \t]*+;[ \t]*+" + _NAME + rb"(?:[ \t]*+=[ \t]*+(?:" + _NAME + rb"|" + _QUOTED + rb"))?)*)\r\n"
 )
+# What nearly all of them are: without the general way a stranger's tiny chunks would cost many times more.
+_PLAIN_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8}+)\r\n")
 _CHUNK_LINE_START = re.compile(rb"[0-9A-Fa-f]{1,16}+(?:[ \t;\r]|\Z)")
 _TRAILER_LINE = re.compile(rb"(" + _NAME + rb"):[\t -~\x80-\xff]*+\r\n")
 # A line so far: no control but HTAB, and CR only before LF.
@@ -167,6 +169,15 @@ class BodyScanner:
                 if self._left == 0:
                     chunked = self.framing.kind is FramingKind.CHUNKED
                     self._state = _State.DATA_END if chunked else _State.DONE
+            elif self._line:
+                position += self._scan_line(data[position:])
+            elif self._state is _State.CHUNK_LINE and (line := _PLAIN_CHUNK_LINE.match(data, position)):
+                position = line.end()
+                self._left = int(line[1], 16)
+                self._state = _State.DATA if self._left else _State.TRAILERS
+            elif self._state is _State.DATA_END and bytes(data[position : position + 2]) == b"\r\n":
+                position += 2
+                self._state = _State.CHUNK_LINE
             else:
                 position += self._scan_line(data[position:])
         return position

@@ -76,6 +76,8 @@ class LineWriter:
         self.buffering = buffering
         self.lost = 0
         """Lines that were never written, since the start."""
+        self.problem: str | None = None
+        """Why lines are not written, as long as that lasts."""
         self._open_file = open_file
         self._file: LineFile | None = None
         self._lines: list[str] = []
@@ -85,7 +87,6 @@ class LineWriter:
         self._reopen = False
         self._wanted = trio.Event()
         self._finishing = trio.Event()
-        self._troubled = False
         self._lost_before = 0
         self._in_thread = in_thread or _in_thread
 
@@ -217,17 +218,17 @@ class LineWriter:
             old.close()
 
     def _begin_trouble(self, reason: str) -> None:
-        if self._troubled:
+        if self.problem is not None:
             return
-        self._troubled, self._lost_before = True, self.lost
+        self.problem, self._lost_before = reason.lower(), self.lost
         log.error(
-            "access log cannot be written", file=self.name, reason=reason.lower(), linesWaiting=self.queued
+            "access log cannot be written", file=self.name, reason=self.problem, linesWaiting=self.queued
         )
 
     def _end_trouble(self) -> None:
         # With much still waiting the next line may be lost again, and that would be told again.
-        if self._troubled and self._size <= MAX_QUEUED // 2:
-            self._troubled = False
+        if self.problem is not None and self._size <= MAX_QUEUED // 2:
+            self.problem = None
             log.warning(
                 "access log is written again", file=self.name, linesLost=self.lost - self._lost_before
             )

@@ -56,6 +56,7 @@ _EVENTS: Final = {
 _VERSION: Final = re.compile(r"1\.(\d{1,4})")
 _ID: Final = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_.-]{0,127}")
 _CLOSE_TIMEOUT: Final = 1.0
+_ENDED: Final = "the stream of events ended"
 
 TransportFactory = Callable[[DockerProvider], httpx.AsyncBaseTransport]
 
@@ -229,9 +230,11 @@ class Engine:
                 _check(response, url)
                 task_status.started()
                 await _feed(response, _Lines(told, url).take)
+            except httpx.HTTPError as error:
+                raise EngineError(_ENDED) from error
             finally:
                 await _close(response)
-        raise EngineError("the stream of events ended")
+        raise EngineError(_ENDED)
 
     async def _get(self, path: str) -> Any:
         with self._faults(path), trio.fail_after(self._timeout):

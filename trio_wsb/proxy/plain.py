@@ -23,10 +23,14 @@ from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_share
 from trio_wsb.proxy.client import ClientLeft, beside, to_client, watch_client
 from trio_wsb.proxy.mirroring import RequestCopies
 from trio_wsb.proxy.request import ProxiedRequest
-from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, host_for, log_failure, receive_response_head
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be repeated when it is not known whether they were acted on (RFC 9110 section 9.2.2)."""
+
+BODY_PIECE = 64 * 1024
+CHUNKED_PIECE = 16 * 1024
+"""Bytes of a body taken in one turn. Thousands of chunks may be in them, and each costs time."""
 
 
 class ResponseCutOff(Error):
@@ -139,15 +143,16 @@ class _Exchange:
     async def _receive_answer(self, reader: ResponseReader) -> ResponseHead:
         """Return the final response head; interim ones are passed on (RFC 9110 section 15.2)."""
         request = self._request
-        while True:
+        for count in range(MAX_INTERIM + 1):
             answer = await receive_response_head(self._upstream, reader, request.proxy.scratch)
             if answer.status == 101:
                 raise BadResponse("the backend switched protocols without being asked")
             if answer.status >= 200:
                 return answer
-            if request.head.version >= (1, 1):
+            if count < MAX_INTERIM and request.head.version >= (1, 1):
                 interim = downstream_head(answer, upgrade=False, framing=NO_BODY, keep_alive=True)
                 await to_client(request, interim)
+        raise BadResponse("too many interim answers")
 
     def _limit_answer(self) -> None:
         timeout = self._request.service.transport.response_header_timeout
@@ -188,20 +193,26 @@ class _Exchange:
             await send_shared(self._upstream, data[:size], stall_timeout=stall_timeout)
             if body.done:
                 return
-            data = scratch[: await self._receive_body()]
+            await trio.lowlevel.checkpoint()  # its bytes may always be there, and others must have their turn
+            data = scratch[: await self._receive_body(_piece(body))]
 
-    async def _receive_body(self) -> int:
-        """Receive more of the body into the scratch buffer and return how many bytes."""
+    async def _receive_body(self, most: int) -> int:
+        """Receive up to `most` bytes of the body into the scratch buffer and return how many."""
         request = self._request
         with trio.move_on_after(request.entry.read_timeout or math.inf):
             try:
-                received = await receive_some(request.channel, request.proxy.scratch)
+                received = await receive_some(request.channel, request.proxy.scratch[:most])
             except OSError:
                 received = 0
             if not received:
                 raise BadRequest(400, "the request's body was cut off")
             return received
         raise BadRequest(408, "the request's body did not come in time")
+
+
+def _piece(body: BodyScanner) -> int:
+    """Return how many bytes of `body` to take in one turn."""
+    return CHUNKED_PIECE if body.framing.kind is FramingKind.CHUNKED else BODY_PIECE
 
 
 async def forward_response(
@@ -258,7 +269,8 @@ async def forward_response(
             if body.done:
                 break
             # How long a backend may think between two pieces is its own affair: there are long polls and event streams.
-            received = await receive_some(upstream, scratch)
+            await trio.lowlevel.checkpoint()
+            received = await receive_some(upstream, scratch[: _piece(body)])
             if not received:
                 body.finish()
                 break

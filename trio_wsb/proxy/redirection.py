@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from trio_wsb.config.internal import NOOP
 from trio_wsb.errors import BadRequest
 from trio_wsb.http.head import split_authority
 from trio_wsb.middleware.redirect import Port, RedirectScheme, RedirectSchemeOptions
@@ -16,9 +17,6 @@ from trio_wsb.proxy.internal import InternalRequest
 from trio_wsb.proxy.runtime import InternalService
 from trio_wsb.routing.request import RequestView
 from trio_wsb.routing.rules import Rule
-
-SERVICE: Final = "noop@internal"
-"""What the router leads to, by Traefik's name."""
 
 RULE: Final = "HostRegexp(`^.+$`)"
 """Of the router, as Traefik writes it."""
@@ -33,7 +31,7 @@ class Redirection:
     def __init__(self, scheme: Literal["http", "https"], port: int, *, permanent: bool) -> None:
         self._scheme, self._port = scheme, port
         self._redirect = RedirectScheme(RedirectSchemeOptions(scheme, Port(port), permanent))
-        self.service = InternalService(SERVICE, self._answer)
+        self.service = InternalService(NOOP, self._answer)
         """Answers with the redirect."""
         self.rule = Rule(RULE, self._takes)
         """Which requests it takes."""

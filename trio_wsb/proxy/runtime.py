@@ -146,6 +146,8 @@ class Proxy:
         """What each client address takes of an entry point."""
         self.connections: Counter[str] = Counter()
         """Open client connections by entry point."""
+        self.over_limit: Counter[str] = Counter()
+        """Connections refused over maxConnections, by entry point; survives reloads."""
         self.stopping = False
         self.scratch = memoryview(bytearray(SCRATCH_SIZE))
         """Receive buffer of all connections: what is read is used up or copied before the next checkpoint."""

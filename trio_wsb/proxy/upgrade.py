@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from trio_wsb.balancing.backend import Backend
-from trio_wsb.errors import HTTPError
+from trio_wsb.errors import BadResponse, HTTPError
 from trio_wsb.http.forward import downstream_head, upstream_head
 from trio_wsb.http.framing import NO_BODY
 from trio_wsb.http.head import ResponseHead
@@ -27,7 +27,7 @@ from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.relaying import choose_relay
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.session import Session
-from trio_wsb.proxy.upstream import Silence, Tries, host_for, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, host_for, log_failure, receive_response_head
 from trio_wsb.websocket.handshake import check_answer, offered_protocols
 
 QUICK_ANSWER: Final = 0.2
@@ -147,11 +147,12 @@ def _send_at_once(upstream: ByteChannel, head: bytes) -> memoryview:
 async def _receive_answer(
     request: ProxiedRequest, upstream: ByteChannel, reader: ResponseReader
 ) -> ResponseHead:
-    while True:
+    for _ in range(MAX_INTERIM + 1):
         answer = await receive_response_head(upstream, reader, request.proxy.scratch)
         # Interim answers (RFC 9110 section 15.2) say nothing that a handshake needs.
         if answer.status >= 200 or answer.status == 101:
             return answer
+    raise BadResponse("too many interim answers")
 
 
 async def _accept(

@@ -29,6 +29,10 @@ MAX_TRIES = 3
 RETRY_AFTER = 5
 """Seconds after which a client that found no backend should come back (RFC 9110 section 10.2.3)."""
 
+MAX_INTERIM = 100
+"""Interim answers (RFC 9110 section 15.2) to one request. Servers send a few; one that floods us with them gives nobody else a turn,
+since bytes that are there are read without a checkpoint, and no deadline a chance."""
+
 _COME_BACK = (("Retry-After", str(RETRY_AFTER)),)
 
 

@@ -52,6 +52,26 @@ async def test_a_backend_that_stops_reporting_and_reports_again(world: World) ->
     ]
 
 
+async def test_a_backend_that_fails_again_and_again_is_told_once(
+    world: World, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    await world.api.feed.look()
+    backend = world.backend(PODS[0])
+    for _ in range(5):
+        backend.begin_handshake()
+        backend.handshake_failed(trio.current_time())
+        await world.api.feed.look()
+        await trio.sleep(backend.passive.retry_at - trio.current_time() + 0.1)
+        await world.api.feed.look()  # its time is over, which is no proof
+    where = {"service": "wsbalancer", "backend": PODS[0]}
+    assert recorded(world) == [(Kind.BACKEND_COOLING, "warning", where)]
+    await world.open(nursery, PODS[0])
+    await world.api.feed.look()
+    await world.api.feed.look()
+    assert recorded(world)[1:] == [(Kind.BACKEND_UP, "info", where)]
+    nursery.cancel_scope.cancel()
+
+
 def with_breaker(tmp_path: Path, expression: str = "NetworkErrorRatio() > 0.5") -> dict[str, Any]:
     options = {"expression": expression, "fallbackDuration": "2s", "recoveryDuration": "3s"}
     return {

@@ -126,7 +126,7 @@ async def test_the_guides_commands(tmp_path: Path) -> None:
         assert sorted(status.values()) == ["DOWN", "UP"]
         assert await piped("/api/overview", '.http.services."chat@file".serverStatus') == status
         assert await piped("/api/http/routers", "map(.name)") == [
-            "api@internal", "chat@file", "dashboard@internal", "ping@internal",
+            "api@internal", "chat@file", "dashboard@internal", "ping@internal", "prometheus@internal",
         ]  # fmt: skip
 
 

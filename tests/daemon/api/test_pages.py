@@ -183,6 +183,11 @@ async def test_a_router_that_cannot_be_read_may_be_the_guard(tmp_path: Path) -> 
     assert answer.status == 503
 
 
+async def test_a_router_that_cannot_be_read_and_leads_elsewhere_is_no_guard(tmp_path: Path) -> None:
+    world = make_world(tmp_path, guarded(rule="PathPrefix(`/`", service="chat", middlewares=["auth"]))
+    assert (await get(world, "/api/http/routers/guard@file"))["status"] == "disabled"
+
+
 @pytest.mark.parametrize(
     "query",
     ["limit=x", "limit=1001", "limit=-1", "offset=1e3", "order=random", "nonsense=1", "limit=1&limit=2", "search=" + "x" * 201, "%zz=%ff",

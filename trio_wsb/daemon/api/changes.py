@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Final
 
 import trio
+from attrs import define
 
 from trio_wsb.config.problems import printable
 from trio_wsb.daemon.build import Prepared
@@ -29,9 +30,19 @@ Look = dict[str, View]
 CERTIFICATES_INTERVAL: Final = 600.0
 """Seconds between two looks at when certificates expire."""
 
+TRUSTED_AFTER: Final = 60.0
+"""Seconds without another failure after which a backend is taken to work again, though no session has opened there."""
+
 _UP: Final = frozenset({"ready", "full"})
-_GONE: Final = {"down": Kind.BACKEND_DOWN, "cooling_down": Kind.BACKEND_COOLING}
 _CERTIFICATES: Final[Mapping[str, Severity]] = {"expiring": "warning", "expired": "error"}
+
+
+@define
+class _Doubt:
+    """A backend that is, or was, passed over for failures: the sessions that it had opened, and when it was seen so last."""
+
+    opened: int
+    seen: float
 
 
 class Changes:
@@ -39,6 +50,7 @@ class Changes:
 
     def __init__(self, state: DaemonState) -> None:
         self._state = state
+        self._doubted: dict[str, _Doubt] = {}
         self._bad: set[tuple[str, str]] = set()
         self.breakers: Mapping[tuple[str, str], CircuitBreaker] = {}
         """Those in force, by the names of their middleware and router."""
@@ -66,7 +78,9 @@ class Changes:
             for key, row in look.items():
                 old = before.get(key)
                 if old is not None:
-                    self._backend(old, row)
+                    self._backend(key, old, row)
+            for key in self._doubted.keys() - look.keys():
+                del self._doubted[key]
         self._sources()
         self._circuits()
         self._expiry()
@@ -74,22 +88,37 @@ class Changes:
     def _sessions_lost(self, **details: Value) -> None:
         self._state.events.record(Kind.SESSIONS_LOST, "warning", **details)
 
-    def _backend(self, old: View, row: View) -> None:
-        events, state = self._state.events, str(row["state"])
+    def _backend(self, key: str, old: View, row: View) -> None:
+        events, state, before = self._state.events, str(row["state"]), old["state"]
         known: dict[str, Any] = {"service": row["service"], "backend": row["url"]}
-        if state != old["state"]:
-            kind = _GONE.get(state)
-            if kind is not None:
-                health = row.get("health")
-                problem = health.get("problem") if isinstance(health, dict) else None
-                events.record(kind, "warning", **known, reason=problem)
-            elif state in _UP and old["state"] in _GONE:
-                events.record(Kind.BACKEND_UP, **known)
+        if state == "down" and before != state:
+            self._doubted.pop(key, None)
+            health = row.get("health")
+            problem = health.get("problem") if isinstance(health, dict) else None
+            events.record(Kind.BACKEND_DOWN, "warning", **known, reason=problem)
+        elif state == "cooling_down" and before != state and key not in self._doubted:
+            events.record(Kind.BACKEND_COOLING, "warning", **known)
+            self._doubted[key] = _Doubt(_opened(row), trio.current_time())
+        elif (state in _UP and before == "down") or self._proven(key, row):
+            events.record(Kind.BACKEND_UP, **known)
         silent, was_silent = row.get("reportProblem"), old.get("reportProblem")
         if silent and not was_silent:
             events.record(Kind.BACKEND_SILENT, "warning", **known, reason=str(silent))
         elif was_silent and not silent and row.get("reportedAt") is not None:
             events.record(Kind.BACKEND_REPORTS, **known)
+
+    def _proven(self, key: str, row: View) -> bool:
+        """Whether a backend that was passed over for failures works again; that its time is over does not say so."""
+        doubt = self._doubted.get(key)
+        if doubt is None:
+            return False
+        now = trio.current_time()
+        if row["state"] == "cooling_down":
+            doubt.seen = now
+        elif row["state"] in _UP and (_opened(row) > doubt.opened or now - doubt.seen >= TRUSTED_AFTER):
+            del self._doubted[key]
+            return True
+        return False
 
     def _sources(self) -> None:
         """Look at dynamic files, containers and the Engine."""
@@ -151,3 +180,8 @@ class Changes:
                     state=state,
                     notAfter=str(each["notAfter"]),
                 )
+
+
+def _opened(row: View) -> int:
+    opened = row["opened"]
+    return opened if isinstance(opened, int) else 0

@@ -22,9 +22,10 @@ from attrs import define, field
 from trio_wsb import __version__
 from trio_wsb.config.internal import API, DASHBOARD
 from trio_wsb.daemon.api.changes import Changes, Look
-from trio_wsb.daemon.api.tally import Tally, Traffic
+from trio_wsb.daemon.api.tally import Tally
 from trio_wsb.daemon.build import Prepared
-from trio_wsb.daemon.views import DaemonState, Moment, View, backends, configuration, kernel_relay
+from trio_wsb.daemon.metrics.figures import Traffic
+from trio_wsb.daemon.views import DaemonState, View, backends, configuration, kernel_relay
 from trio_wsb.observe.broadcast import Broadcast
 from trio_wsb.observe.events import Event, Kind
 from trio_wsb.proxy.causes import Cause
@@ -53,9 +54,6 @@ SUM_INTERVAL: Final = 5.0
 
 BATCH: Final = 50
 """Backends looked at before other tasks run."""
-
-_VANISHING: Final = ("reportAge", "coolDownLeft")
-"""Figures that change by themselves; told as the moments that they count from or to."""
 
 
 @define
@@ -154,7 +152,7 @@ class Feed:
                 "interval": INTERVAL,
                 "at": int(time.time()),
                 **await self._totals(),
-                "configuration": configuration(state, Moment(trio.current_time(), time.time())),
+                "configuration": configuration(state.reloader, state.docker, time.time()),
                 "backendsTotal": len(rows),
                 "events": events,
                 "history": self._history(),
@@ -222,7 +220,7 @@ class Feed:
         return look
 
     def _lasting(self, row: View, now: float) -> View:
-        """Return a view of a backend that only changes when the backend does."""
+        """Return a view of a backend that only changes when the backend does: moments instead of ages and times left."""
         age, left = row.pop("reportAge", None), row.pop("coolDownLeft", 0.0)
         row["reportedAt"] = None if not isinstance(age, float) else round(now - age + self._offset)
         row["coolDownUntil"] = round(now + left + self._offset) if isinstance(left, float) and left else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
 import trio
-from attrs import define
+from attrs import evolve
 
+from trio_wsb.daemon.metrics.figures import Traffic
 from trio_wsb.daemon.views import View, moment
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.record import RequestRecord
@@ -35,25 +35,6 @@ _FAULTS: Final = frozenset(Cause) - {
     Cause.SHUTDOWN,
     *(cause for cause in Cause if cause.value in {"drain", "rebalance", "idle_timeout", "max_lifetime"}),
 }
-
-
-@define
-class Traffic:
-    """Whole messages and bytes, from the clients and to them."""
-
-    messages_in: int = 0
-    messages_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-    def add(self, session: Session) -> None:
-        """Add what `session` has relayed so far."""
-        session.relay.merge()
-        up, down = session.relay.up.scanner, session.relay.down.scanner
-        self.messages_in += up.messages
-        self.messages_out += down.messages
-        self.bytes_in += up.bytes
-        self.bytes_out += down.bytes
 
 
 class Tally:
@@ -94,15 +75,11 @@ class Tally:
 
     async def traffic(self, sessions: SessionTable) -> Traffic:
         """Return what all sessions have relayed, those that live included. Other tasks run meanwhile."""
-        found = Traffic(
-            self.ended.messages_in, self.ended.messages_out, self.ended.bytes_in, self.ended.bytes_out
-        )
-        live: Iterable[Session] = sessions
-        ordered = iter(live)
+        # Both at one moment: who ends meanwhile is among those that live, once, so that no figure goes back.
+        found, ordered = evolve(self.ended), iter(tuple(sessions))
         while batch := list(islice(ordered, BATCH)):
             for session in batch:
-                if session in sessions:  # what has ended meanwhile is counted at the next look
-                    found.add(session)
+                found.add(session)
             await trio.lowlevel.checkpoint()
         return found
 

@@ -153,7 +153,7 @@ class Guard(Enum):
     ROUTER = 1
     """A router leads to it, so that it is not there without one."""
     UNKNOWN = 2
-    """There is a router whose rule cannot be read, and nobody knows where it leads."""
+    """There is a router that cannot be read, and it may lead here."""
 
 
 def guard(state: DaemonState, entry_point: str) -> Guard:
@@ -169,9 +169,8 @@ def guard(state: DaemonState, entry_point: str) -> Guard:
         if router.service in {API, DASHBOARD} and listens:
             return Guard.ROUTER
     unknown = [each for each in disabled if each.router is None]
-    if any(each.leads_to in {API, DASHBOARD} for each in unknown):
-        return Guard.ROUTER
-    return Guard.UNKNOWN if any(each.leads_to is None for each in unknown) else Guard.NONE
+    may_lead_here = any(each.leads_to in {None, API, DASHBOARD} for each in unknown)
+    return Guard.UNKNOWN if may_lead_here else Guard.NONE
 
 
 def direct_entry_points(state: DaemonState) -> list[str]:

@@ -140,6 +140,15 @@ CONFIG_FILES: Final = _gauge(
     "Dynamic files: `ok`, or `bad` when their last good version, or nothing of them, is in force.",
     "state",
 )
+ENGINE_AWAY: Final = _gauge(
+    "trio_wsb_docker_engine_away",
+    "Whether the Docker Engine of `providers.docker` does not answer; what is known of its containers stays.",
+)
+CONTAINERS: Final = _gauge(
+    "trio_wsb_docker_containers",
+    "Running containers: `used`, `ignored`, or `bad` when they give nothing since their labels have errors.",
+    "state",
+)
 ROUTERS_DISABLED: Final = _gauge(
     "trio_wsb_config_routers_disabled", "Routers of the configuration that do not run since they have errors."
 )
@@ -204,6 +213,11 @@ ENTRYPOINT_CONNECTIONS: Final = _gauge(
 )
 ENTRYPOINT_LIMIT: Final = _gauge(
     "trio_wsb_entrypoint_connections_limit", "maxConnections; 0 is no limit.", "entrypoint"
+)
+ENTRYPOINT_OVER_LIMIT: Final = _counter(
+    "trio_wsb_entrypoint_connections_refused_total",
+    "Connections refused because the entry point had as many as maxConnections.",
+    "entrypoint",
 )
 ENTRYPOINT_REFUSED: Final = _counter(
     "trio_wsb_entrypoint_address_refusals_total",

@@ -16,6 +16,7 @@ from trio_wsb.daemon.metrics.figures import Cell, Figures, Level
 from trio_wsb.daemon.metrics.traffic import LiveTraffic
 from trio_wsb.daemon.metrics.turns import Spent
 from trio_wsb.daemon.middlewares import MadeStep
+from trio_wsb.daemon.reload import container_states
 from trio_wsb.daemon.views import DaemonState
 from trio_wsb.middleware.breaker import State
 from trio_wsb.observe.exposition import Family
@@ -77,6 +78,10 @@ def configuration(scene: Scene) -> Iterator[Family]:
     files = () if current is None else current.files
     bad = sum(bool(each.problems) for each in files)
     yield c.CONFIG_FILES.family([(("ok",), len(files) - bad), (("bad",), bad)])
+    docker = scene.state.docker
+    yield c.ENGINE_AWAY.of(docker is not None and docker.standing.state == "away")
+    verdicts = Counter[str](each.verdict for each in container_states(current))
+    yield c.CONTAINERS.family([((verdict,), verdicts[verdict]) for verdict in ("used", "ignored", "bad")])
     yield c.ROUTERS_DISABLED.of(0 if current is None else len(current.disabled))
     yield c.CERTIFICATE.family(
         ((each.place, each.facts.common_name), each.facts.not_after.timestamp())
@@ -132,6 +137,7 @@ def entry_points(scene: Scene) -> Iterator[Family]:
     entries = proxy.runtime.entry_points
     yield c.ENTRYPOINT_CONNECTIONS.family([((name,), proxy.connections[name]) for name in entries])
     yield c.ENTRYPOINT_LIMIT.family(((name,), entry.max_connections) for name, entry in entries.items())
+    yield c.ENTRYPOINT_OVER_LIMIT.family([((name,), proxy.over_limit[name]) for name in entries])
     yield c.ENTRYPOINT_REFUSED.family([((name,), proxy.crowd.refused_total[name]) for name in entries])
     open_now = dict.fromkeys(entries, 0) | {name: level.open for name, level in levels.items()}
     yield c.ENTRYPOINT_SESSIONS.family(((name,), count) for name, count in open_now.items())

@@ -339,7 +339,8 @@
       pen.fillText(top < 8 ? few.format(n) : short(n), box.left - 7, line);
     }
     pen.textBaseline = "alphabetic";
-    const every = end - start > 150 ? 60 : 15;
+    let every = end - start > 150 ? 60 : 15;
+    while (every < end - start && x(start + every) - x(start) < 80) every *= 2;
     for (let minute = Math.ceil(start / every) * every; minute <= end; minute += every) {
       const at = x(minute);
       pen.textAlign = at < box.left + 20 ? "left" : at > box.right - 20 ? "right" : "center";
@@ -497,7 +498,7 @@
     const line = (each) => {
       const cell = (label, ...text) => el("td", { class: "n", "data-label": label }, el("span", {}, ...text));
       return el("tr", {},
-        el("td", { "data-label": "No." }, el("span", {}, String(each.session), el("span", { class: "under", title: each.relayReason ? "Not in the kernel: " + each.relayReason : "Who moves its bytes" }, each.relay))),
+        el("td", { "data-label": "No." }, el("span", {}, String(each.session), each.relay === "kernel" ? el("span", { class: "under", title: "The kernel moves its bytes" }, "kernel") : null)),
         el("td", { "data-label": "Client" }, el("span", {}, each.client)),
         el("td", { "data-label": "Path" }, el("span", {}, each.path, el("span", { class: "under" }, each.host))),
         el("td", { "data-label": "Service" }, el("span", {}, each.service, el("span", { class: "under" }, each.entryPoint))),
