@@ -64,7 +64,7 @@ coverage: $(STAMP) ## the tests with branch coverage, the daemon's own processes
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --skip-covered
 
-bench: $(STAMP) ## measure beside nginx (needs nginx and a C compiler; what is missing is named)
+bench: $(STAMP) ## measure beside other proxies (ARGS="--full"; needs a C compiler; proxies that are missing are named)
 	$(BIN)/python -m bench $(ARGS)
 
 bpf: $(KERNEL)/relay.bpf.o ## build the kernel relay's program (clang-14 and libbpf-dev of Debian 12; the result is shipped)

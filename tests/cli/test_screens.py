@@ -368,3 +368,24 @@ def test_names_and_what_is_wrong_with_them() -> None:
     assert "               c.internal  0 backends, none" in lines
     # Where DNS has given addresses, people want to see pods without asking for more.
     assert next(line for line in lines if "10.0.0.1" in line).endswith("chat-1")
+
+
+def test_the_docker_engine_and_its_containers() -> None:
+    document = status()
+    provider: dict[str, Any] = {
+        "name": "docker",
+        "endpoint": "unix:///var/run/docker.sock",
+        "state": "ok",
+        "since": document["startedAt"],
+        "reason": "",
+        "containers": {"used": 3, "ignored": 1, "bad": 0},
+        "bad": [],
+    }
+    document["configuration"]["providers"] = [provider]
+    assert "docker         3 containers used, 1 ignored\n" in text(document)
+    problem = 'container "typo" traefik.http.x: unknown key'
+    provider |= {"state": "away", "reason": "no answer", "containers": {"used": 3, "ignored": 1, "bad": 1}}
+    provider["bad"] = [{"name": "typo", "problems": [problem]}]
+    drawn = " ".join(text(document).split())
+    assert "docker unix:///var/run/docker.sock away for " in drawn
+    assert f"no answer; 3 containers used, 1 ignored, 1 bad {problem}" in drawn

@@ -221,7 +221,9 @@ async def judge(found: World, *, back_to_start: bool) -> None:
     """Fail unless the daemon is as it was before the fault."""
     healthy = len(found.bystanders.connections)
     assert found.daemon.running.process.poll() is None, "the daemon lives"
-    internal = [line for line in found.daemon.running.lines if '"internal error' in line or "Traceback" in line]
+    internal = [
+        line for line in found.daemon.running.lines if '"internal error' in line or "Traceback" in line
+    ]
     assert not internal
     assert found.logged("session ended", backend=found.healthy.url) == []
     view = await found.backend(found.healthy.url)

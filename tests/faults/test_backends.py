@@ -24,7 +24,10 @@ async def sessions(found: World) -> list[WebSocketConnection]:
 
 
 async def test_a_backend_is_killed(tmp_path: Path) -> None:
-    async with backends(2) as (victim, other), world(tmp_path, balancers("chat", [victim.url, other.url])) as found:
+    async with (
+        backends(2) as (victim, other),
+        world(tmp_path, balancers("chat", [victim.url, other.url])) as found,
+    ):
         opened = await sessions(found)
         places = await found.whereabouts(opened)
         doomed = [opened[index] for index, name in places.items() if name == "backend-1"]
@@ -101,7 +104,9 @@ async def test_a_backend_is_stopped_for_good(tmp_path: Path) -> None:
                 await eventually(lambda: ended(found, len(opened) + len(bulky)), "the flooded ones ended too")
                 nursery.cancel_scope.cancel()
             causes = [line["cause"] for line in found.logged("session ended")]
-            assert sorted(causes) == ["backend_ping_timeout"] * len(opened) + ["backend_write_timeout"] * len(bulky)
+            assert sorted(causes) == ["backend_ping_timeout"] * len(opened) + ["backend_write_timeout"] * len(
+                bulky
+            )
             assert {connection.closed.code for connection in opened if connection.closed} == {1011}
             answer = await found.handshake("/chat-stream")
             assert answer.startswith(b"HTTP/1.1 504 ")
@@ -137,7 +142,9 @@ async def test_a_backend_resets_in_the_middle_of_a_frame(tmp_path: Path, part: b
             stream = await trio.open_tcp_stream("127.0.0.1", found.daemon.port)
             streams.append(stream)
             await stream.send_all(
-                b"GET /chat-" + relay.encode() + b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /chat-"
+                + relay.encode()
+                + b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             data = b""

@@ -259,7 +259,7 @@ async def serve(engine: Engine, path: Path) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
             trio.serve_listeners,
-            lambda stream: _serve_connection(engine, stream),
+            lambda stream: serve_connection(engine, stream),
             [trio.SocketListener(listener)],
         )
         try:
@@ -270,14 +270,15 @@ async def serve(engine: Engine, path: Path) -> AsyncIterator[None]:
             path.unlink()
 
 
-async def _serve_connection(engine: Engine, stream: trio.SocketStream) -> None:
+async def serve_connection(engine: Engine, stream: trio.abc.Stream) -> None:
+    """Answer the requests of a connection until its end."""
     try:
         await _serve_requests(engine, stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # whoever asked has gone
 
 
-async def _serve_requests(engine: Engine, stream: trio.SocketStream) -> None:
+async def _serve_requests(engine: Engine, stream: trio.abc.Stream) -> None:
     rest = b""
     while True:
         while b"\r\n\r\n" not in rest:
@@ -304,7 +305,7 @@ async def _serve_requests(engine: Engine, stream: trio.SocketStream) -> None:
         await stream.send_all(b"0\r\n\r\n")
 
 
-async def _stream_events(stream: trio.SocketStream, body: trio.MemoryReceiveChannel[bytes], cut: int) -> bool:
+async def _stream_events(stream: trio.abc.Stream, body: trio.MemoryReceiveChannel[bytes], cut: int) -> bool:
     """Send each event as a chunk; whether they have ended before the cut."""
     sent = 0
     async for data in body:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from attrs import evolve
 
-from tests.providers.engine import Engine, Fault, serve
+from tests.providers.engine import Engine, Fault, serve, serve_connection
 from trio_wsb.config.docker import DockerProvider, EngineTLS, EngineURL, parse_engine_url
 from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.providers.engine import EngineError, engine_transport, open_engine
@@ -82,3 +84,44 @@ async def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no such file"):
         async with open_engine(missing, engine_transport):
             pass
+
+
+async def test_tls_with_a_certificate_of_ours(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ours = authority.issue_cert("balancer@example.org")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    files = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    ours.cert_chain_pems[0].write_to_path(files["cert"])
+    ours.private_key_pem.write_to_path(files["key"])
+    engine = Engine()
+    identity = engine.start("one")
+    (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+    inner = listener.transport_listener
+    assert isinstance(inner, trio.SocketListener)
+    port = inner.socket.getsockname()[1]
+    options = DockerProvider(
+        endpoint=parse_engine_url(f"tcp://127.0.0.1:{port}"),
+        tls=EngineTLS(files["ca"], files["cert"], files["key"]),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, lambda stream: serve_connection(engine, stream), [listener])
+        async with open_engine(options, engine_transport) as opened:
+            assert (await opened.greet()).api == "1.44"
+            assert await opened.running() == [identity]
+            one = await opened.inspect(identity)
+            assert one is not None
+            assert one.name == "one"
+        stranger = evolve(options, tls=EngineTLS(cert=files["cert"], key=files["key"]))
+        async with open_engine(stranger, engine_transport) as opened:
+            with pytest.raises(EngineError, match="the certificate is not trusted"):
+                await opened.greet()
+        trusting = evolve(
+            options, tls=EngineTLS(None, files["cert"], files["key"], insecure_skip_verify=True)
+        )
+        async with open_engine(trusting, engine_transport) as opened:
+            assert (await opened.greet()).engine == "27.3.1"
+        nursery.cancel_scope.cancel()

@@ -188,8 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed += 1
             print(f"seed {seed}: {failure}", flush=True)
             if not options.keep_going:
-                return 1
+                break
             continue
+        except KeyboardInterrupt:
+            break  # what was seen so far is worth telling
         causes.update(outcome.causes)
         totals.update(
             stories=1,

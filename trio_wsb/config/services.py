@@ -47,7 +47,7 @@ class Server:
     resolve: Literal["all", "srv"] | None = option(
         "Look its host up in DNS again and again, and let everything that it stands for be a backend: `all` for each address "
         "one, at the port of `url`; `srv` for each SRV record, with its port, weight and priority. Without it the host is "
-        "looked up for each connection.",
+        "looked up in the background, and connections take what is known.",
         None,
     )
 

@@ -175,7 +175,7 @@ def _references(config: Config, names: Names) -> Iterator[Finding]:
     for name, service in http.services.items():
         path = ("http", "services", name)
         for part, where in service_references(service, path):
-            yield from _reference(part, "service", names.services, where)
+            yield from _reference(part, "service", names.services, where, user=name)
         balancer = service.load_balancer
         if balancer is not None and balancer.servers_transport is not None:
             here = (*path, "loadBalancer", "serversTransport")
@@ -210,9 +210,13 @@ def _switched_off(config: Config, name: str) -> str | None:
     return None
 
 
-def _reference(name: str, what: str, known: Collection[str], path: KeyPath) -> Iterator[Finding]:
+def _reference(
+    name: str, what: str, known: Collection[str], path: KeyPath, user: str | None = None
+) -> Iterator[Finding]:
+    """Yield that `name` is none of `known`; `user`, one of these, is who refers to it and cannot have meant itself."""
     if name in known:
         return
+    known = {*known} - {user}
     hint, near = "define it", None
     if len(known) <= _FEW:
         near = nearest(name, known)

@@ -57,6 +57,7 @@ from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.resolver import Resolver
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.observe.events import EventLog
+from trio_wsb.net.hostnames import OwnThreads
 from trio_wsb.observe.log import LogOutput
 from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.providers.watch import FileWatcher
@@ -156,6 +157,7 @@ class Supervisor:
           ConfigurationError: the configuration cannot be put to work; nothing was served.
 
         """
+        trio.socket.set_custom_hostname_resolver(OwnThreads())
         self._configure_log(first.config.log)  # before anything is said, which else went to standard output
         state = self._make_state()
         fresh = self._listeners.bind_new(first.addresses, first.shared, first.unix)
