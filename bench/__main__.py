@@ -53,7 +53,9 @@ def _run(options: argparse.Namespace) -> int:
     about = machine.describe(versions, rounds=what.rounds, seconds=what.seconds)
     busy = machine.busy_cores()
     if busy > BUSY:
-        about["Disturbed"] = f"other programs used {busy:.2f} cores when this began"
+        about["Disturbed"] = (
+            f"other programs used {busy:.2f} cores when this began, so the figures are no verdict"
+        )
         print(f"bench: {about['Disturbed']}; measure again when they rest", file=sys.stderr)
     tables = [
         report.Table(each.name, _title(each, what), each.figure, each.unit, each.columns)

@@ -40,28 +40,30 @@ async def test_a_slowloris_has_its_share_and_others_are_served(tmp_path: Path) -
         "maxPendingPerAddress": 3,
         "maxConnectionsPerAddress": 5,
     }
-    async with backend() as behind:
-        async with daemon(tmp_path, [behind.url], port=port, entryPoints={"web": entry}) as running:
-            slow = [connect(running, "203.0.113.7", b"GET / HT") for _ in range(3)]
-            with connect(running, "203.0.113.7") as fourth:
-                answer = await read(fourth)
-                assert answer.startswith(b"HTTP/1.1 429 ")
-                assert b"Retry-After: 5\r\n" in answer
-            line = await running.logged("too many connections of one address, refusing more")
-            assert line["client"] == "203.0.113.7:5678"
-            # Somebody else, and the proxy itself, are served meanwhile.
-            with connect(running, "203.0.113.8", upgrade()) as other:
-                assert (await read(other)).startswith(b"HTTP/1.1 101 ")
-            for sock in slow:
+    async with (
+        backend() as behind,
+        daemon(tmp_path, [behind.url], port=port, entryPoints={"web": entry}) as running,
+    ):
+        slow = [connect(running, "203.0.113.7", b"GET / HT") for _ in range(3)]
+        with connect(running, "203.0.113.7") as fourth:
+            answer = await read(fourth)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert b"Retry-After: 5\r\n" in answer
+        line = await running.logged("too many connections of one address, refusing more")
+        assert line["client"] == "203.0.113.7:5678"
+        # Somebody else, and the proxy itself, are served meanwhile.
+        with connect(running, "203.0.113.8", upgrade()) as other:
+            assert (await read(other)).startswith(b"HTTP/1.1 101 ")
+        for sock in slow:
+            sock.close()
+        sessions: list[socket.socket] = []
+        while len(sessions) < 5:  # the places come back as the daemon notices
+            sock = connect(running, "203.0.113.7", upgrade())
+            if (await read(sock)).startswith(b"HTTP/1.1 101 "):
+                sessions.append(sock)
+            else:
                 sock.close()
-            sessions: list[socket.socket] = []
-            while len(sessions) < 5:  # the places come back as the daemon notices
-                sock = connect(running, "203.0.113.7", upgrade())
-                if (await read(sock)).startswith(b"HTTP/1.1 101 "):
-                    sessions.append(sock)
-                else:
-                    sock.close()
-            with connect(running, "203.0.113.7", upgrade()) as sixth:
-                assert (await read(sixth)).startswith(b"HTTP/1.1 429 ")
-            for sock in sessions:
-                sock.close()
+        with connect(running, "203.0.113.7", upgrade()) as sixth:
+            assert (await read(sixth)).startswith(b"HTTP/1.1 429 ")
+        for sock in sessions:
+            sock.close()

@@ -48,7 +48,14 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
     assert document["configuration"]["file"] == str(world.path)
     assert document["configuration"]["lastReload"] is None
     assert document["entryPoints"] == [
-        {"name": "admin", "addresses": [], "connections": 0, "maxConnections": 20000, "waiting": False, "tlsHandshakes": None},
+        {
+            "name": "admin",
+            "addresses": [],
+            "connections": 0,
+            "maxConnections": 20000,
+            "waiting": False,
+            "tlsHandshakes": None,
+        },
         {
             "name": "web",
             "addresses": ["127.0.0.1:9000"],

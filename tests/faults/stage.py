@@ -86,7 +86,7 @@ class World:
         return self.daemon.running.process.pid
 
     def open_descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def cpu_seconds(self) -> float:
         """Return what the daemon has used of the processor."""

@@ -70,37 +70,40 @@ async def test_a_client_vanishes(tmp_path: Path, relay: str, talks: bool) -> Non
             await trio.sleep_forever()
 
     with host() as there:
-        async with server(chatters) as behind:
-            services = balancers("chat", [behind.url])
-            async with world(tmp_path, services, address="0.0.0.0") as found:
-                client = there.connect(found.daemon.port)
-                with client:
-                    client.sendall(opening(f"/chat-{relay}"))
-                    assert client.recv(12) == b"HTTP/1.1 101"
-                    await found.daemon.logged("session opened", service=f"chat-{relay}")
-                    there.cut()
-                    with trio.fail_after(KERNEL_PATIENCE):
-                        while not found.logged("session ended"):
-                            await found.bystanders.go_on(50)
-                    [line] = found.logged("session ended")
-                    assert line["cause"] == "client_lost"
-                    assert line["duration"] < 100
-                    await found.reaches(behind.url, live=0)
+        async with (
+            server(chatters) as behind,
+            world(tmp_path, balancers("chat", [behind.url]), address="0.0.0.0") as found,
+        ):
+            client = there.connect(found.daemon.port)
+            with client:
+                client.sendall(opening(f"/chat-{relay}"))
+                assert await trio.to_thread.run_sync(client.recv, 12) == b"HTTP/1.1 101"
+                await found.daemon.logged("session opened", service=f"chat-{relay}")
+                there.cut()
+                with trio.fail_after(KERNEL_PATIENCE):
+                    while not found.logged("session ended"):
+                        await found.bystanders.go_on(50)
+                [line] = found.logged("session ended")
+                assert line["cause"] == "client_lost"
+                assert line["duration"] < 100
+                await found.reaches(behind.url, live=0)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("relay", RELAYS)
 async def test_a_backend_vanishes_without_pings(tmp_path: Path, relay: str) -> None:
     with host() as there:
-        async with server(swallow, there.listen()) as dark:
-            async with world(tmp_path, balancers("chat", [dark.url])) as found:
-                with socket.create_connection(("127.0.0.1", found.daemon.port), timeout=PATIENCE) as client:
-                    client.sendall(opening(f"/chat-{relay}"))
-                    assert client.recv(12) == b"HTTP/1.1 101"
-                    there.silence()
-                    with trio.fail_after(KERNEL_PATIENCE):
-                        while not found.logged("session ended"):
-                            await found.bystanders.go_on(50)
-                [line] = found.logged("session ended")
-                assert line["cause"] == "backend_lost"
-                assert line["duration"] < 100
+        async with (
+            server(swallow, there.listen()) as dark,
+            world(tmp_path, balancers("chat", [dark.url])) as found,
+        ):
+            with socket.create_connection(("127.0.0.1", found.daemon.port), timeout=PATIENCE) as client:
+                client.sendall(opening(f"/chat-{relay}"))
+                assert await trio.to_thread.run_sync(client.recv, 12) == b"HTTP/1.1 101"
+                there.silence()
+                with trio.fail_after(KERNEL_PATIENCE):
+                    while not found.logged("session ended"):
+                        await found.bystanders.go_on(50)
+            [line] = found.logged("session ended")
+            assert line["cause"] == "backend_lost"
+            assert line["duration"] < 100

@@ -8,7 +8,6 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-
 from functools import partial
 
 import pytest
@@ -161,16 +160,29 @@ def name() -> str:
     return "web"
 
 
-async def test_connections_are_handed_over_ready(sock: socket.socket, opened: list[socket.socket]) -> None:
-    accepted = Accepted(opened)
+@pytest.mark.parametrize("ours", [True, False])
+async def test_connections_are_handed_over_ready(
+    ours: bool, sock: socket.socket, opened: list[socket.socket]
+) -> None:
+    """Also one that a service manager has handed over, which may have had clients before we came to set its options."""
+    if not ours:
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        opened.append(sock)
+    waiting = await dial_tcp("127.0.0.1", sock.getsockname()[1])
+    opened.append(waiting)
+    before, accepted = len(opened), Accepted(opened)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept_forever, sock, name, accepted)
-        with await dial_tcp("127.0.0.1", sock.getsockname()[1]) as client:
-            while not accepted.peers:
-                await trio.lowlevel.checkpoint()
-            assert accepted.peers == [client.getsockname()]
-        assert opened[0].gettimeout() == 0
-        assert opened[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        while not accepted.peers:
+            await trio.lowlevel.checkpoint()
+        assert accepted.peers == [waiting.getsockname()]
+        accepted_sock = opened[before]
+        assert accepted_sock.gettimeout() == 0
+        assert accepted_sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert accepted_sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert accepted_sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+        assert accepted_sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
         nursery.cancel_scope.cancel()
 
 
@@ -257,7 +269,7 @@ async def test_clients_do_not_get_what_is_reserved(
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
             nursery.cancel_scope.cancel()
-    assert sorted(accepted.peers) == sorted(one.getsockname() for one in opened[:clients])
+    assert set(accepted.peers) == {one.getsockname() for one in opened[:clients]}
     assert [line["event"] for line in logs] == [
         "cannot accept connections, waiting",
         "accepting connections again",

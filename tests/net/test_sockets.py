@@ -89,7 +89,7 @@ async def test_no_descriptor_left_for_a_dial() -> None:
             await dial_tcp("127.0.0.1", 80)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert (caught.value.stage, caught.value.reason) == ("connect", "too many open files")
+    assert (caught.value.stage, caught.value.reason) == ("own", "too many open files")
 
 
 async def test_a_name_that_does_not_resolve() -> None:

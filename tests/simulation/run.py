@@ -77,11 +77,11 @@ def run_story(seed: int, name: str | None = None, *, trace: bool = False) -> Out
             clock = trio.testing.MockClock(autojump_threshold=0)
             return trio.run(_play, seed, story, lines, clock=clock)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        found = _first(error)
+        if isinstance(found, KeyboardInterrupt):
+            raise found from None
         if trace:
             print("\n".join(lines))
-        found = _first(error)
         where = (
             "".join(traceback.format_exception(found)) if not isinstance(found, Violation) else f"{found}\n"
         )

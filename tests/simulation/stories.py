@@ -96,12 +96,12 @@ def setting(rng: Random, *, servers: int = 3, habits: Habits | None = None, **ch
     fields = {
         name: changes.pop(name) for name in ("rough", "healthy", "bound", "grace", "each") if name in changes
     }
-    grace = fields.pop("grace", "12s")
+    grace, most = fields.pop("grace", "12s"), changes.pop("most", 14)
     balancer = {"connectionCount": COUNTING} | changes
     return Setting(
         document(urls(some(rng, servers), **fields.get("each", {})), grace=grace, **balancer),
         habits or Habits(),
-        clients=rng.randint(4, 14),
+        clients=rng.randint(4, most),
         arrival=rng.choice((0.0, 1.0, 10.0)),
         **fields,
     )
@@ -349,11 +349,11 @@ def limited(rng: Random) -> Setting:
         manners={"polite": 4, "mute": 1, "deaf": 0.5} if rng.random() < 0.5 else {"polite": 1},
         sizes=(0, 5, 125, 126, 700, 3000),
     )
-    return setting(rng, habits=habits, session=session, rough=rng.choice((0.0, 0.3)))
+    return setting(rng, most=10, habits=habits, session=session, rough=rng.choice((0.0, 0.3)))
 
 
 def rough(rng: Random) -> Setting:
-    return setting(rng, habits=wild(rng), rough=0.6, healthy=False, session={"writeTimeout": "5s"})
+    return setting(rng, most=9, habits=wild(rng), rough=0.6, healthy=False, session={"writeTimeout": "5s"})
 
 
 def anything(rng: Random) -> Setting:
@@ -361,6 +361,7 @@ def anything(rng: Random) -> Setting:
     return setting(
         rng,
         servers=4,
+        most=7,
         habits=wild(rng),
         rough=0.3,
         healthy=False,

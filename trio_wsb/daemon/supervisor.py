@@ -54,10 +54,10 @@ from trio_wsb.daemon.stop import close_sessions
 from trio_wsb.daemon.tlsviews import log_certificates
 from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.errors import ConfigurationError
+from trio_wsb.net.hostnames import OwnThreads
 from trio_wsb.net.resolver import Resolver
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.observe.events import EventLog
-from trio_wsb.net.hostnames import OwnThreads
 from trio_wsb.observe.log import LogOutput
 from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.providers.watch import FileWatcher

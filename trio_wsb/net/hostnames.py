@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import trio
 from trio.abc import HostnameResolver
@@ -16,13 +16,16 @@ from trio.abc import HostnameResolver
 AT_ONCE: Final = 64
 """Questions under way at once, those that nobody waits for any more included; the next ones wait for a thread."""
 
-_Address = tuple[
-    socket.AddressFamily,
-    socket.SocketKind,
-    int,
-    str,
-    tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
-]
+_Address: TypeAlias = (
+    tuple[Literal[socket.AddressFamily.AF_INET], socket.SocketKind, int, str, tuple[str, int]]
+    | tuple[
+        Literal[socket.AddressFamily.AF_INET6],
+        socket.SocketKind,
+        int,
+        str,
+        tuple[str, int, int, int] | tuple[int, bytes],
+    ]
+)
 
 
 class OwnThreads(HostnameResolver):
