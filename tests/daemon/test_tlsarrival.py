@@ -172,6 +172,7 @@ async def test_a_client_that_stalls_gives_its_place_up(stage: Stage) -> None:
         (real_hello(NAME, ["h2"]), "the client does not offer http/1.1"),
         (b"\x16\x03\x01\xff\xff", "a malformed TLS record"),
     ],
+    ids=["nothing", "cut", "h2", "malformed"],
 )
 async def test_what_is_counted_and_told(stage: Stage, data: bytes, reason: str | None) -> None:
     before = descriptors()

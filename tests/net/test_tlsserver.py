@@ -110,7 +110,7 @@ async def test_one_byte_tells_what_is_no_tls() -> None:
     assert (await peek_while(send))[0] is None
 
 
-@pytest.mark.parametrize("data", [b"", real_hello(NAME)[:5], real_hello(NAME)[:100]])
+@pytest.mark.parametrize("data", [b"", real_hello(NAME)[:5], real_hello(NAME)[:100]], ids=["0", "5", "100"])
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_client_that_leaves_early_is_noticed_at_once(data: bytes, reset: bool) -> None:
     client, server = await pair()
@@ -281,7 +281,7 @@ async def test_a_client_that_does_not_trust_us_is_told_apart(tmp_path: Path, fil
     assert "not trusted" in seen
 
 
-@pytest.mark.parametrize("data", [real_hello(NAME)[:60], real_hello(NAME) + b"\x16\x03\x03\x00\x04junk"])
+@pytest.mark.parametrize("data", [real_hello(NAME)[:60], real_hello(NAME) + b"\x16\x03\x03\x00\x04junk"], ids=["cut", "junk"])
 async def test_a_client_that_breaks_off_leaves_nothing_behind(files: Files, data: bytes) -> None:
     before = descriptors()
     client, server = await tcp_pair()

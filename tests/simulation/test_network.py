@@ -182,6 +182,7 @@ def test_the_ledger_sees_the_same_however_it_is_cut(cuts: list[int]) -> None:
         (encode(b"one", 1, mask=True), "wrong mask"),  # type: ignore[arg-type]
         (b"\x81\x7f" + bytes([0x7F] * 8), "that long"),
     ],
+    ids=["missing", "twice", "after", "mask", "long"],
 )
 def test_the_ledger_tells_what_is_wrong(received: bytes, words: str) -> None:
     with pytest.raises(Violation, match=words):

@@ -91,7 +91,7 @@ async def test_the_end_of_the_daemon_is_a_close(world: World, autojump_clock: tr
         world.proxy.stop()
         await world.api.feed.look()
         with pytest.raises(ConnectionClosed) as caught:
-            await hear(connection)
+            await hear_all(connection)  # what began is told before
         assert caught.value.reason is not None
         assert caught.value.reason.code == 1001
 

@@ -111,6 +111,7 @@ async def test_what_was_there_before_is_read_first() -> None:
         b"\x82\xff\x80" + bytes(20),  # and one that cannot be
         b"\x82",
     ],
+    ids=["close", "unmasked", "continuation", "reserved", "ping", "long form", "impossible", "cut"],
 )
 async def test_what_needs_a_decision_is_for_user_space(unusual: bytes) -> None:
     async with kernel_table() as table:
