@@ -281,7 +281,9 @@ async def test_a_client_that_does_not_trust_us_is_told_apart(tmp_path: Path, fil
     assert "not trusted" in seen
 
 
-@pytest.mark.parametrize("data", [real_hello(NAME)[:60], real_hello(NAME) + b"\x16\x03\x03\x00\x04junk"], ids=["cut", "junk"])
+@pytest.mark.parametrize(
+    "data", [real_hello(NAME)[:60], real_hello(NAME) + b"\x16\x03\x03\x00\x04junk"], ids=["cut", "junk"]
+)
 async def test_a_client_that_breaks_off_leaves_nothing_behind(files: Files, data: bytes) -> None:
     before = descriptors()
     client, server = await tcp_pair()
