@@ -113,7 +113,8 @@ async def test_ctrl_c_and_all_of_them(tmp_path: Path) -> None:
             await see("the drain goes on; `trio-wsb ready")
         (drain,) = (await operator.curl("GET", "/drain")).json()["drains"]
         assert drain["state"] == "draining"
-        assert (await operator.json("sessions", "--limit", "1"))["total"] == CLIENTS
+        # One a second is told to go, and may be on its way back.
+        assert (await operator.json("sessions", "--limit", "1"))["total"] in {CLIENTS - 1, CLIENTS}
         _, out, _ = await operator.run("sessions", "--backend", first, "--limit", "1")
         assert "(draining)" in out
         # With the other one gone too there is nowhere to go, and the log says why.
