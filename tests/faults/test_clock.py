@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,7 @@ async def test_the_wall_clock_jumps(tmp_path: Path) -> None:
                 await echo(late, "hello")
                 years.add(year := str((datetime.now(UTC) + timedelta(days=365 * int(jump.rstrip("y")))).year))
                 # Lines of the time before may still be on their way.
-                await found.daemon.running.line(
-                    lambda text, year=year: "session opened" in text and f'"time": "{year}' in text,
-                    after=before,
-                )
+                await found.daemon.running.line(partial(told_in, year), after=before)
                 for connection in opened:
                     await echo(connection, f"still here after {jump}")
                 await found.bystanders.go_on()
@@ -66,6 +64,10 @@ async def test_the_wall_clock_jumps(tmp_path: Path) -> None:
             assert len(years) == len(JUMPS), "it really was another time"
             assert found.logged("session ended") == []
             assert found.logged("backend down") == []
+
+
+def told_in(year: str, line: str) -> bool:
+    return "session opened" in line and f'"time": "{year}' in line
 
 
 def preload() -> str:
