@@ -80,6 +80,7 @@ class Stage:
             "entryPoints": {"web": {"address": f"127.0.0.1:{self.port}"}},
             "control": {"socket": str(folder / "control.sock")},
             "log": {"level": "WARN"},
+            "accessLog": {"format": "json"},
             "http": {
                 "routers": {"all": {"rule": "PathPrefix(`/`)", "service": "all"}},
                 "services": {
@@ -96,9 +97,8 @@ class Stage:
         path = folder / "trio-wsb.yaml"
         path.write_text(yaml.safe_dump(document))
         command: list[str | Path] = [sys.executable, "-m", "trio_wsb", "run", "--config", path]
-        self.daemon = self._stack.enter_context(
-            running("trio-wsb", command, folder / "output.log", port=self.port)
-        )
+        self.log = folder / "output.log"
+        self.daemon = self._stack.enter_context(running("trio-wsb", command, self.log, port=self.port))
 
     def __enter__(self) -> Self:
         return self
@@ -179,7 +179,13 @@ def exchange(stage: Stage, sessions: int, up: bytes, down: bytes, seed: int) -> 
         if each != expected[index % 2]:
             good = False
             way = ("to the backend", "to the client")[index % 2]
-            print(f"session {index // 2} {way}: {each[1]:,} bytes came of {expected[index % 2][1]:,}")
+            begun = hashlib.sha256((up, down)[index % 2][: each[1]]).digest() == each[0]
+            print(
+                f"session {index // 2} {way}: {each[1]:,} bytes came of {expected[index % 2][1]:,}, "
+                f"{'right as far as they go' if begun else 'wrong'}"
+            )
+    if not good:
+        print(stage.log.read_text())
     return good
 
 

@@ -55,6 +55,7 @@ async def pump(session: KernelSession, index: int, terms: Terms = FREELY) -> Non
 async def test_bytes_go_through_the_kernel_alone() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump, session, 0)
             nursery.start_soon(pump, session, 1)
@@ -116,6 +117,7 @@ async def test_what_was_there_before_is_read_first() -> None:
 async def test_what_needs_a_decision_is_for_user_space(unusual: bytes) -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         way = session.up
         assert way.open()
         await send(session.client, MESSAGE)
@@ -134,6 +136,7 @@ async def test_what_needs_a_decision_is_for_user_space(unusual: bytes) -> None:
 async def test_messages_over_the_limit_are_for_user_space() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         half = frame(b"x" * 50, masked=True, opcode=TEXT, final=False)
         rest = frame(b"x" * 51, masked=True, opcode=CONTINUATION)
         assert session.up.open(Terms(message=100))
@@ -155,6 +158,7 @@ async def test_scanners_agree_whatever_is_in_the_stream(seed: int) -> None:
     data = [traffic(rng, 150_000, masked=True), traffic(rng, 150_000, masked=False)]
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         ends = (session.client, session.backend)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump, session, 0)
@@ -195,6 +199,7 @@ async def test_a_receiver_that_never_reads_bounds_the_memory() -> None:
     credit = 1 << 18
     async with kernel_table(credit=credit) as table:
         session = KernelSession(table)
+        await session.begin()
         session.backend.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         session.up.source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         message = frame(b"x" * 60_000, masked=True)
@@ -220,6 +225,7 @@ async def test_a_receiver_that_never_reads_bounds_the_memory() -> None:
 async def test_an_end_comes_after_everything_before_it() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         message = frame(b"x" * 30_000, masked=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump, session, 0)
@@ -239,6 +245,7 @@ async def test_an_end_comes_after_everything_before_it() -> None:
 async def test_a_session_that_is_over_is_flushed() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         message = frame(b"x" * 30_000, masked=True)
         assert session.up.open()
         await send(session.client, 20 * message)
@@ -253,6 +260,7 @@ async def test_a_session_that_is_over_is_flushed() -> None:
 async def test_a_reset_ends_the_wait(side: int) -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         end = (session.client, session.backend)[side]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.legs[side].carry)
@@ -267,6 +275,7 @@ async def test_a_reset_ends_the_wait(side: int) -> None:
 async def test_cancelled_waits_leave_nothing_open() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         with trio.move_on_after(0):
             await session.legs[0].carry()
         assert not session.up.is_open
@@ -278,6 +287,7 @@ async def test_cancelled_waits_leave_nothing_open() -> None:
 async def test_the_table_is_full() -> None:
     async with kernel_table(sessions=1) as table:
         session = KernelSession(table)
+        await session.begin()
         client, ours = tcp_pair()
         assert table.enter(ours, client) is None
         session.close()
@@ -299,6 +309,7 @@ async def test_a_closed_socket_does_not_enter() -> None:
 async def test_openings_that_are_of_no_use_become_rare() -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         opened = 0
         for _ in range(200):
             opened += session.up.open()
@@ -331,6 +342,7 @@ async def test_a_bare_end_does_not_break_the_other_side() -> None:
     """A FIN alone is a segment without bytes: sent on, it would make the kernel report a broken pipe."""
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         assert session.up.open()
         session.client.shutdown(socket.SHUT_WR)
         await trio.lowlevel.wait_readable(session.up.source)
@@ -348,6 +360,7 @@ async def test_what_comes_while_the_way_is_opened_is_not_forgotten() -> None:
     """Bytes that came after the look at the counters and before the way was open would wait for ever."""
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         message, rounds = frame(b"x", masked=True), 2000
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump, session, 0)
@@ -366,6 +379,7 @@ async def test_a_way_that_is_stuck_is_taken_back(autojump_clock: trio.testing.Mo
     """Here the test is to blame: it tells the direction of bytes that never came."""
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.legs[0].carry)
             await trio.testing.wait_all_tasks_blocked()
@@ -384,6 +398,7 @@ async def test_a_way_that_is_stuck_is_taken_back(autojump_clock: trio.testing.Mo
 async def test_what_the_terms_do_not_allow_waits(terms: Terms) -> None:
     async with kernel_table() as table:
         session = KernelSession(table)
+        await session.begin()
         for _ in range(2):
             assert session.up.open(terms)
             for _ in range(3):
@@ -402,4 +417,31 @@ async def test_what_the_terms_do_not_allow_waits(terms: Terms) -> None:
         for _ in range(100):
             await send(session.client, MESSAGE)
         await receive(session.backend, 100 * len(MESSAGE))
+        session.close()
+
+
+async def test_the_backend_ends_its_sending_while_much_waits_for_it() -> None:
+    """Its bare FIN comes behind bytes that wait to be sent to it, and must not be taken for their end."""
+    data = frame(random.Random(3).randbytes(900_000), masked=True)
+    async with kernel_table() as table:
+        session = KernelSession(table)
+        session.down.source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        session.backend.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        await session.begin()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump, session, 0)
+            nursery.start_soon(pump, session, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(send, session.client, data)
+            with trio.fail_after(10):
+                while session.up.redirected < 800_000:
+                    await trio.sleep(0.001)
+                session.backend.shutdown(socket.SHUT_WR)
+                await trio.lowlevel.wait_readable(session.client)
+            assert session.client.recv(1) == b""
+            assert await receive(session.backend, len(data)) == data
+            for _ in range(3):
+                await send(session.client, MESSAGE)
+                assert await receive(session.backend, len(MESSAGE)) == MESSAGE
+            nursery.cancel_scope.cancel()
         session.close()

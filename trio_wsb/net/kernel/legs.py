@@ -12,6 +12,10 @@ The invariants, each of which was seen to break something when it did not hold:
 - User space writes to a socket only after everything that the kernel has sent on to it is in its send queue:
   what is acknowledged is read first, so that a racing acknowledgement makes the sum too small, never too large.
 - The same holds before a shutdown, and before the sockets leave the map.
+- The end of a stream is believed only when all that TCP has received was read or sent on.
+- TCP may bring bytes twice: what it retransmits may have old bytes and new ones, and a segment of which a part was
+  read before the socket entered the map comes whole. The program cuts off what is old, but where the first segment
+  should have begun it cannot know; so that one always comes to us, and we compare what came with what TCP counted.
 - After the way is shut by us a run of the program may still see it open; it holds the socket's lock, and so
   does whoever asks for TCP_INFO, who therefore sees all that it did.
 """
@@ -46,8 +50,18 @@ _ACKED_RECEIVED: Final = struct.Struct("=120xQQ")
 _TCP_CLOSE: Final = 7
 """The state of a connection that is over, of include/net/tcp_states.h."""
 
+_FIN_RECEIVED: Final = frozenset({6, 8, 9, 11})
+"""The states after the peer's end of sending, which counts as a byte: TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING; a reset
+leads to CLOSE without it."""
+
+_MOST_LOOKS: Final = 10_000
+"""Looks at what was received until it stands still: a peer whom nobody reads from fills its window in milliseconds."""
+
 FLUSH_PAUSES: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Seconds between looks at what the kernel has still to write; the last one repeats."""
+
+END_PATIENCE: Final = 10.0
+"""Seconds that an end waits for what came before it, where the peer does not read what stands before that."""
 
 FRUITLESS: Final = 4
 """Openings in a row through which nothing went before the way stays shut for a while."""
@@ -58,7 +72,8 @@ _MOST_SKIPPED: Final = 256
 # Words of struct direction in relay.bpf.c.
 _PASSED, _REDIRECTED, _SEGMENTS, _NOTED, _GATE, _CREDIT, _THRESHOLD, _LIMIT = range(8)
 _LEFT, _MESSAGE, _PAYLOAD, _MESSAGES, _CONTROL, _TEXTS, _FLAGS, _ALLOWED = 8, 9, 10, 11, 12, 14, 18, 30
-WORDS: Final = 32
+_REPEATED, _NEXT = 31, 32
+WORDS: Final = 34
 """Words of 8 bytes in one direction."""
 
 
@@ -83,7 +98,7 @@ class Direction:
 
     __slots__ = (
         "_before", "_ceiling", "_credit", "_fruitless", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
-        "flushed", "forwarded", "is_open", "scanner", "sink", "slot", "source", "words",
+        "flushed", "forwarded", "held_since", "is_open", "read", "scanner", "sink", "slot", "source", "words",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +115,8 @@ class Direction:
         self.flushed = True  # known to be: everything that the kernel sent on is in the sink's queue
         self.ended = False  # the source has sent its last byte, or broke
         self.forwarded = 0  # bytes that user space wrote to the sink
+        self.read = 0  # bytes that user space read from the source
+        self.held_since: float | None = None  # when the end came, before bytes that belong before it
         self._offset = 0
         self._seen: tuple[int, ...] = (0,) * 9
         self._task: trio.lowlevel.Task | None = None
@@ -112,12 +129,14 @@ class Direction:
         # Before the sockets enter the map: how much of the source was read, and how much was written to the sink.
         while True:
             received = tcp_counts(source)[1]
-            waiting = _queued(source, termios.FIONREAD)
+            waiting = self._queued(source, termios.FIONREAD)
             if tcp_counts(source)[1] == received:
                 break
         self._read_before = received - waiting
         acked = tcp_counts(sink)[0]
-        self._sink_base = acked + _queued(sink, termios.TIOCOUTQ)
+        self._sink_base = acked + self._queued(sink, termios.TIOCOUTQ)
+
+    _queued = staticmethod(_queued)
 
     def follow(self, scanner: FrameScanner, early: int) -> None:
         """Hand `scanner` over with the way from now on; it is fed with `early` bytes that were read before."""
@@ -184,7 +203,7 @@ class Direction:
             words[at + _CREDIT], words[at + _THRESHOLD] = self._ceiling, NEVER
         elif credit > words[at + _CREDIT] or words[at + _THRESHOLD] == NEVER:
             words[at + _CREDIT] = credit
-            words[at + _THRESHOLD] = credit - self._credit // 2
+            words[at + _THRESHOLD] = credit - room // 2
 
     def _totals(self) -> tuple[int, int]:
         """Return the bytes and the messages and control frames that the kernel has sent on."""
@@ -201,6 +220,29 @@ class Direction:
     def redirected(self) -> int:
         """How many bytes the kernel has sent on."""
         return int(self.words[self.at + _REDIRECTED])
+
+    @property
+    def repeated(self) -> int:
+        """How many bytes TCP brought a second time, that went nowhere."""
+        return int(self.words[self.at + _REPEATED])
+
+    @property
+    def next_sequence(self) -> int:
+        """TCP's sequence number of the first byte that has not come yet, if any has."""
+        return int(self.words[self.at + _NEXT] & 0xFFFFFFFF)
+
+    def has_old_bytes(self) -> bool:
+        """Whether bytes that were read before the source entered the map have come again, with the first that can be read now.
+
+        The way must not have been open for anything yet. Raises OSError.
+        """
+        for _ in range(_MOST_LOOKS):
+            info = self.source.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+            passed = self.words[self.at + _PASSED]
+            received = _ACKED_RECEIVED.unpack(info)[1]
+            if tcp_counts(self.source)[1] == received:
+                return bool(passed > received - (info[0] in _FIN_RECEIVED) - self._read_before)
+        raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
 
     def outstanding(self) -> int:
         """Return how many bytes are in the kernel for the sink, not yet acknowledged by its peer. Raises OSError."""
@@ -267,11 +309,29 @@ class Direction:
                     self.flushed = not self.is_open
                     return self.flushed
                 acked = tcp_counts(self.sink)[0]
-                written = self._written(acked + _queued(self.sink, termios.TIOCOUTQ))
+                written = self._written(acked + self._queued(self.sink, termios.TIOCOUTQ))
             except OSError:
                 written = 1 << 62
             self.flushed = not self.is_open and written >= self.words[self.at + _REDIRECTED] + self.forwarded
         return self.flushed
+
+    def is_behind(self) -> bool:
+        """Whether the end of the source is seen already, and bytes that came before it are not.
+
+        What the program gives to user space stands in one queue with what the kernel has still to write to the same
+        socket, behind that, and the end does not wait for it. The end counts as a byte received.
+        """
+        now = trio.current_time()
+        if self.held_since is None:
+            self.held_since = now
+        try:
+            # After a reset nothing comes any more, whatever is missing.
+            if now - self.held_since < END_PATIENCE and not is_closed(self.source):
+                received = tcp_counts(self.source)[1]
+                return received - 1 > self._read_before + self.read + self.words[self.at + _REDIRECTED]
+        except OSError:
+            pass
+        return False
 
     # Waiting.
 
@@ -312,7 +372,7 @@ class KernelLeg(ByteChannel):
         self._reads = reads
         self._writes = writes
         self._carried = NOTHING
-        self._recv_into = sock.recv_into
+        self._recv_into = self._recv_first
 
     @property
     def direction(self) -> Direction:
@@ -324,12 +384,29 @@ class KernelLeg(ByteChannel):
 
     def recv_into(self, buffer: Buffer, /) -> int:
         try:
-            return self._recv_into(buffer)
+            count = self._recv_into(buffer)
         except BlockingIOError:
             # A socket in the map that is reset while bytes of it are queued was seen to say so for ever, and to be readable.
             if self._reads.ended and is_closed(self._sock):
                 raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
             raise
+        if count:
+            self._reads.read += count
+        elif self._reads.is_behind():
+            raise BlockingIOError
+        return count
+
+    def _recv_first(self, buffer: Buffer, /) -> int:
+        """Receive for the first time.
+
+        The program knows what has come before, and cuts it off, from the first segment on that it sees. When that one
+        has old bytes the kernel takes them for new ones too, and would keep as many of those that come next to itself.
+        """
+        count = self._sock.recv_into(buffer)
+        if count and self._reads.has_old_bytes():
+            raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+        self._recv_into = self._sock.recv_into
+        return count
 
     def send(self, data: Data, /) -> int:
         if not self._writes.flushed and not self._writes.is_flushed():
@@ -340,6 +417,11 @@ class KernelLeg(ByteChannel):
 
     def wait_readable(self) -> Awaitable[None]:
         check_open(self._sock)
+        if self._reads.held_since is not None:
+            return trio.sleep(FLUSH_PAUSES[-1])  # the end makes it readable, whatever is missing
+        return self._wait_for_bytes()
+
+    def _wait_for_bytes(self) -> Awaitable[None]:
         return trio.lowlevel.wait_readable(self._sock)
 
     async def carry(self, terms: Terms = FREELY) -> None:
@@ -347,7 +429,7 @@ class KernelLeg(ByteChannel):
         reads = self._reads
         if not reads.open(terms):
             self._carried = NOTHING
-            await trio.lowlevel.wait_readable(self._sock)
+            await self.wait_readable()
             return
         try:
             await reads.wait()
@@ -356,9 +438,17 @@ class KernelLeg(ByteChannel):
             self._carried = reads.carried
 
     async def wait_writable(self) -> None:
+        pauses = iter(FLUSH_PAUSES)
+        while True:
+            # What the kernel has still to write takes the room first, so that nobody polls for a peer that does not read.
+            await self._wait_for_room()
+            if self._writes.flushed or self._writes.is_flushed():
+                return
+            await trio.sleep(next(pauses, FLUSH_PAUSES[-1]))
+
+    def _wait_for_room(self) -> Awaitable[None]:
         check_open(self._sock)
-        await flush(self._writes)
-        await trio.lowlevel.wait_writable(self._sock)
+        return trio.lowlevel.wait_writable(self._sock)
 
     def reclaim(self) -> None:
         self._reads.shut()
@@ -371,6 +461,13 @@ class KernelLeg(ByteChannel):
     def carried(self) -> Carried:
         return self._carried
 
+    @property
+    def taken(self) -> int:
+        try:
+            return tcp_counts(self._sock)[0]
+        except OSError:
+            return 0
+
     def shutdown(self) -> None:
         self._pair.shutdown(self._sock, self._writes)
 
@@ -380,13 +477,6 @@ class KernelLeg(ByteChannel):
     def abort(self) -> None:
         set_reset_on_close(self._sock)
         self._pair.close(flush=False)
-
-
-async def flush(direction: Direction) -> None:
-    """Wait until what the kernel sent on is in the sink's queue. The way must be shut."""
-    pauses = iter(FLUSH_PAUSES)
-    while not direction.is_flushed():  # noqa: ASYNC110 - nothing tells when the kernel has written it
-        await trio.sleep(next(pauses, FLUSH_PAUSES[-1]))
 
 
 class KernelPair:

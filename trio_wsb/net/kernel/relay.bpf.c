@@ -77,9 +77,24 @@ struct direction {
 	/* The scan of the segment at hand until it is committed. */
 	struct scan draft;
 	__u64 allowed;    /* messages and control frames that may have begun; written by user space alone */
-	__u64 reserved;
+	/* Written here alone. */
+	__u64 repeated;   /* bytes that came a second time, and were cut off */
+	__u32 next;       /* sequence number of the first byte that has not come yet */
+	__u32 known;      /* whether `next` is */
+	__u32 rest;       /* bytes to be cut off the segment at hand; here, since the verifier follows the stack too closely */
+	__u32 reserved;
 };
-_Static_assert(sizeof(struct direction) == 256, "user space counts on it");
+_Static_assert(sizeof(struct direction) == 272, "user space counts on it");
+
+/* What can be cut off a segment at a time (sk_skb_adjust_room of the kernel). */
+#define MAX_CUT 4095
+#define MAX_CUTS 1024
+
+/* What is to be cut off a segment. */
+struct cut {
+	struct __sk_buff *skb;
+	struct direction *direction;
+};
 
 /* What the walk over a segment's frames works on. */
 struct walk {
@@ -99,23 +114,61 @@ static __always_inline void end_frame(struct scan *scan)
 }
 
 static long step(__u64 index, struct walk *walk);
+static long cut_off(__u64 index, struct cut *cut);
+
+/*
+ * Leave only the bytes of a segment that have not come before; whether that could be done. What the first one should
+ * have begun with is for user space to find out. TCP queues a
+ * retransmitted segment that has old bytes and new ones whole, and a segment that was read in part stays whole in
+ * the queue; both leave it to the reader to skip what is old, and this is the reader. The first four bytes of the
+ * control block are the sequence number of the first byte (struct tcp_skb_cb).
+ */
+static __always_inline int only_new(struct __sk_buff *skb, struct direction *direction)
+{
+	__u32 sequence = skb->cb[0], length = skb->len, old = direction->next - sequence;
+
+	if (direction->known && old && (__s32)old > 0) {
+		struct cut cut = {.skb = skb, .direction = direction};
+
+		direction->rest = old < length ? old : length;
+		direction->repeated += direction->rest;
+		bpf_loop(MAX_CUTS, cut_off, &cut, 0);
+		if (direction->rest)
+			return 0;
+		if (old >= length)
+			return 1;
+	}
+	direction->next = sequence + length;
+	if (!direction->known) {
+		direction->known = 1;
+		return 0;
+	}
+	return 1;
+}
 
 SECTION int relay(struct __sk_buff *skb)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
 	__u32 *found = bpf_map_lookup_elem(&slots, &cookie);
 	struct direction *direction;
-	__u32 slot, length = skb->len;
+	__u32 slot, length;
+	int open;
 
-	/* A bare FIN is a segment too; sent on, its want of bytes would be taken for a broken pipe. */
-	if (!found || !length)
+	if (!found)
 		return SK_PASS;
 	slot = *found;
 	direction = bpf_map_lookup_elem(&directions, &slot);
 	if (!direction)
 		return SK_PASS;
-
-	if (direction->passed == direction->gate && direction->redirected + length <= direction->credit) {
+	open = only_new(skb, direction);
+	/*
+	 * A bare FIN is a segment too, or what had nothing new but it. TCP has told its end already; sent on, or kept for
+	 * user space behind what waits to be sent to the same socket, its want of bytes would be taken for a broken pipe.
+	 */
+	length = skb->len;
+	if (!length)
+		return SK_DROP;
+	if (open && direction->passed == direction->gate && direction->redirected + length <= direction->credit) {
 		struct walk walk = {.skb = skb, .direction = direction};
 
 		direction->draft = direction->scan;
@@ -136,6 +189,17 @@ SECTION int relay(struct __sk_buff *skb)
 	if (direction->passed - length == direction->gate)
 		bpf_ringbuf_output(&notes, &slot, sizeof(slot), 0);
 	return SK_PASS;
+}
+
+/* One step of the cutting; 1 ends it. */
+SECTION static long cut_off(__u64 index, struct cut *cut)
+{
+	__u32 rest = cut->direction->rest, size = rest < MAX_CUT ? rest : MAX_CUT;
+
+	if (!size || bpf_skb_adjust_room(cut->skb, -(__s32)size, 0, 0))
+		return 1;
+	cut->direction->rest = rest - size;
+	return 0;
 }
 
 /* Branches, since only a privileged program may add what it has read to a pointer. */

@@ -8,7 +8,7 @@ from typing import Final, Self
 import trio
 
 from trio_wsb.errors import Error
-from trio_wsb.net.kernel.legs import Direction
+from trio_wsb.net.kernel.legs import Direction, KernelLeg
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.websocket.frames import FrameScanner
 
@@ -40,8 +40,8 @@ async def self_test(table: KernelTable) -> None:
             with trio.move_on_after(TIMEOUT) as time:
                 scanners = FrameScanner(masked=True), FrameScanner(masked=False)
                 ways = []
-                for leg, scanner in zip(entered, scanners, strict=True):
-                    leg.follow(scanner, 0)
+                for leg, scanner, near in zip(entered, scanners, (client.near, backend.far), strict=True):
+                    await _first(leg, scanner, near)
                     ways.append(leg.direction)
                 await _frames(ways[0], client.near, backend.far, _MASKED)
                 await _frames(ways[1], backend.far, client.near, _MESSAGE)
@@ -55,8 +55,25 @@ async def self_test(table: KernelTable) -> None:
         raise SelfTestFailed("sockets that are closed stay in the map")
 
 
+async def _first(leg: KernelLeg, scanner: FrameScanner, near: socket.socket) -> None:
+    """Send a message from `near`; the first one is for us."""
+    message = _MASKED if scanner.masked else _MESSAGE
+    leg.follow(scanner, 0)
+    if not leg.direction.open():
+        raise SelfTestFailed("the counters of TCP are not what they should be")
+    near.send(message)
+    await leg.wait_readable()
+    leg.direction.shut()
+    buffer = bytearray(100)
+    if buffer[: leg.recv_into(buffer)] != message:
+        raise SelfTestFailed("the first message did not come to user space")
+    scanner.feed(message)
+
+
 async def _frames(way: Direction, near: socket.socket, far: socket.socket, message: bytes) -> None:
     """Send messages from `near` to `far`, through the kernel alone."""
+    assert way.scanner is not None
+    before, sequence = way.scanner.messages, way.next_sequence
     if not way.open():
         raise SelfTestFailed("the counters of TCP are not what they should be")
     for _ in range(3):
@@ -64,9 +81,10 @@ async def _frames(way: Direction, near: socket.socket, far: socket.socket, messa
         if await _receive(far, len(message)) != message:
             raise SelfTestFailed("what came is not what was sent")
     way.shut()
-    assert way.scanner is not None
-    if way.redirected != 3 * len(message) or way.scanner.messages != 3:
+    if way.redirected != 3 * len(message) or way.scanner.messages - before != 3:
         raise SelfTestFailed("frames were not counted")
+    if way.next_sequence != (sequence + 3 * len(message)) & 0xFFFFFFFF or way.repeated:
+        raise SelfTestFailed("TCP's sequence numbers are not where they should be")
     if not way.is_flushed():
         raise SelfTestFailed("what was delivered does not seem to be written")
 

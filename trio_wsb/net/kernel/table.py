@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import select
 import socket
-import struct
 from collections.abc import Iterator
-from importlib import resources
 from itertools import islice
-from mmap import mmap
 from typing import Final
 
 import structlog
 import trio
 
-from trio_wsb.net.kernel import syscalls
-from trio_wsb.net.kernel.elf import BadObject, read_program
-from trio_wsb.net.kernel.legs import FLUSH_PAUSES, WORDS, Direction, KernelLeg, KernelPair, end_sending
-from trio_wsb.net.kernel.ring import NoteRing
+from trio_wsb.net.kernel.elf import BadObject
+from trio_wsb.net.kernel.legs import FLUSH_PAUSES, Direction, KernelLeg, KernelPair, end_sending
+from trio_wsb.net.kernel.maps import KernelMaps
 
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
-
-SECTION: Final = "sk_skb/stream_verdict"
-LICENCE: Final = b"Dual MIT/GPL"
-NOTES_SIZE: Final = 1 << 18
-"""Bytes of the ring of notes; a note takes 16, and a direction has two at most that nobody has read yet."""
 
 LINGER: Final = 10.0
 """Seconds for what was sent on to reach the queue of a peer that takes nothing, when the session is over."""
@@ -35,11 +24,6 @@ WATCH_INTERVAL: Final = 1.0
 
 WATCHED_AT_ONCE: Final = 1000
 """Directions in one look, which takes two milliseconds then."""
-
-_COOKIE: Final = 57
-"""SO_COOKIE of asm-generic/socket.h."""
-
-_ENDS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLET
 
 
 class KernelTable:
@@ -61,47 +45,22 @@ class KernelTable:
         self.capacity = sessions
         self.stalls = 0
         """Ways that were found stuck since the start."""
-        self._descriptors: list[int] = []
         self._free = list(range(0, 2 * sessions, 2))[::-1]
         self._directions: dict[int, Direction] = {}
-        self._sources: dict[int, Direction] = {}
         self._flushing: dict[Direction, tuple[float, KernelPair | None]] = {}
         self._wanted = trio.Event()
-        try:
-            self._load(2 * sessions)
-        except BaseException:
-            for descriptor in self._descriptors:
-                os.close(descriptor)
-            raise
+        self._maps = self._load(2 * sessions)
 
-    def _load(self, slots: int) -> None:
-        data = resources.files(__package__).joinpath("relay.bpf.o").read_bytes()
-        program = read_program(data, SECTION)
-        maps = {
-            "slots": (syscalls.HASH, 8, 4, slots, syscalls.NO_PREALLOC),
-            "directions": (syscalls.ARRAY, 4, 8 * WORDS, slots, syscalls.MMAPABLE),
-            "sockets": (syscalls.SOCKMAP, 4, 4, slots, 0),
-            "notes": (syscalls.RINGBUF, 0, 0, NOTES_SIZE, 0),
-        }
-        found = {}
-        for name, (kind, key, value, entries, flags) in maps.items():
-            found[name] = syscalls.create_map(
-                kind, f"wsb_{name}", key=key, value=value, entries=entries, flags=flags
-            )
-            self._descriptors.append(found[name])
-        types = syscalls.load_types([name for _, name in program.functions])
-        self._descriptors.append(types)
-        functions = [(at, syscalls.FIRST_FUNCTION + i) for i, (at, _) in enumerate(program.functions)]
-        verdict = syscalls.load_verdict(program.linked(found), "wsb_relay", LICENCE, types, functions)
-        self._descriptors.append(verdict)
-        syscalls.attach_verdict(verdict, found["sockets"])
-        self._slots, self._sockets = found["slots"], found["sockets"]
-        self._memory = mmap(found["directions"], 8 * WORDS * slots)
-        self._words = memoryview(self._memory).cast("Q")
-        self._ring = NoteRing(found["notes"], NOTES_SIZE)
-        self._epoll = select.epoll()
-        self._epoll.register(found["notes"], select.EPOLLIN)
-        self._notes = found["notes"]
+    # What a table over another kernel, a simulated one say, does otherwise.
+
+    def _load(self, slots: int) -> KernelMaps:
+        return KernelMaps(slots)
+
+    def _direction(self, slot: int, source: socket.socket, sink: socket.socket) -> Direction:
+        return Direction(slot, self._maps.words, source, sink, self._credit)
+
+    def _pair(self, up: Direction, down: Direction) -> KernelPair:
+        return KernelPair(self, up, down)
 
     def __len__(self) -> int:
         """How many sessions are in the table."""
@@ -109,12 +68,13 @@ class KernelTable:
 
     def entries(self) -> int:
         """Return how many sockets the kernel knows of; twice as many as sessions, unless something leaks."""
-        return sum(1 for _ in syscalls.keys(self._slots, 8))
+        return self._maps.entries()
 
     def enter(self, client: socket.socket, backend: socket.socket) -> tuple[KernelLeg, KernelLeg] | None:
         """Put a session in the table and return its channels, which own the sockets; None if there is no room.
 
-        Everything that was read from the sockets so far must have been written, or be given to `follow`.
+        Everything that was read from the sockets so far must have been written, or be given to `follow`, and nothing
+        must wait that came before: a segment that was read in part would confuse the kernel for good.
 
         Raises:
           OSError: a socket cannot be in the table, it may be closed; both are still the caller's.
@@ -124,20 +84,15 @@ class KernelTable:
             return None
         slot = self._free.pop()
         try:
-            up = Direction(slot, self._words, client, backend, self._credit)
-            down = Direction(slot + 1, self._words, backend, client, self._credit)
+            up = self._direction(slot, client, backend)
+            down = self._direction(slot + 1, backend, client)
             for direction in (up, down):
-                key = struct.pack("=I", direction.slot)
-                cookie = direction.source.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
-                syscalls.update(self._slots, cookie, key)
-                syscalls.update(self._sockets, key, struct.pack("=I", direction.source.fileno()))
-                self._epoll.register(direction.source, _ENDS)
+                self._maps.insert(direction.slot, direction.source)
         except OSError:
             self._forget(slot, (client, backend))
             raise
         self._directions[slot], self._directions[slot + 1] = up, down
-        self._sources[client.fileno()], self._sources[backend.fileno()] = up, down
-        return KernelPair(self, up, down).legs()
+        return self._pair(up, down).legs()
 
     def later(self, direction: Direction, pair: KernelPair | None = None) -> None:
         """End the sending to the sink of `direction`, or close `pair`, when what was sent on is flushed."""
@@ -152,8 +107,6 @@ class KernelTable:
                 return
             self._flushing.pop(direction, None)
         up, down = pair.up, pair.down
-        self._sources.pop(up.source.fileno(), None)
-        self._sources.pop(down.source.fileno(), None)
         del self._directions[up.slot], self._directions[down.slot]
         self._forget(up.slot, (up.source, down.source))
         for sock in (down.source, up.source):
@@ -163,15 +116,7 @@ class KernelTable:
 
     def _forget(self, slot: int, socks: tuple[socket.socket, socket.socket]) -> None:
         for number, sock in zip((slot, slot + 1), socks, strict=True):
-            try:
-                self._epoll.unregister(sock)
-            except (OSError, ValueError):
-                pass
-            for descriptor, key in ((self._sockets, struct.pack("=I", number)), (self._slots, _cookie(sock))):
-                try:
-                    syscalls.delete(descriptor, key)
-                except OSError:
-                    pass  # it was not in yet
+            self._maps.remove(number, sock)
         self._free.append(slot)
 
     async def run(self) -> None:
@@ -180,15 +125,15 @@ class KernelTable:
             nursery.start_soon(self._flush)
             nursery.start_soon(self._watch)
             while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for descriptor, _ in self._epoll.poll(0):
-                    if descriptor == self._notes:
-                        for slot in self._ring.take():
-                            if (direction := self._directions.get(slot)) is not None:
-                                direction.noted()
-                    elif (direction := self._sources.get(descriptor)) is not None:
+                await self._maps.wait()
+                noted, ended = self._maps.take()
+                for slot in ended:
+                    if (direction := self._directions.get(slot)) is not None:
                         direction.ended = True
                         direction.wake()
+                for slot in noted:
+                    if (direction := self._directions.get(slot)) is not None:
+                        direction.noted()
 
     async def _flush(self) -> None:
         while True:
@@ -234,20 +179,7 @@ class KernelTable:
 
     def close(self) -> None:
         """Give everything back to the kernel."""
-        self._epoll.close()
-        self._ring.close()
-        self._words.release()
-        self._memory.close()
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors = []
-
-
-def _cookie(sock: socket.socket) -> bytes:
-    try:
-        return sock.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
-    except OSError:
-        return bytes(8)
+        self._maps.close()
 
 
 __all__ = ["BadObject", "KernelTable"]
