@@ -445,3 +445,16 @@ async def test_the_backend_ends_its_sending_while_much_waits_for_it() -> None:
                 assert await receive(session.backend, len(MESSAGE)) == MESSAGE
             nursery.cancel_scope.cancel()
         session.close()
+
+
+async def test_what_comes_at_the_very_end_is_dropped() -> None:
+    async with kernel_table() as table:
+        session = KernelSession(table)
+        await session.begin()
+        await send(session.client, MESSAGE * 20_000)
+        session.up.drop_rest()
+        await send(session.client, MESSAGE)
+        with pytest.raises(BlockingIOError):
+            session.up.source.recv(1)
+        assert not session.up.redirected
+        session.close()

@@ -25,6 +25,9 @@ MAP(directions); /* ARRAY, mapped into user space: slot -> struct direction */
 MAP(sockets);    /* SOCKMAP: slot -> socket */
 MAP(notes);      /* RINGBUF: slots that want user space's attention */
 
+/* The gate of a session that is over: nobody wants what comes now. */
+#define OVER (~0ULL - 1)
+
 /* Frames of one segment; with more of them user space scans it. */
 #ifndef MAX_FRAMES
 #define MAX_FRAMES 8192
@@ -184,6 +187,8 @@ SECTION int relay(struct __sk_buff *skb)
 			return SK_PASS;
 		}
 	}
+	if (direction->gate == OVER)
+		return SK_DROP;
 	/* It waits for user space, and whatever comes after it waits behind it. */
 	direction->passed += length;
 	if (direction->passed - length == direction->gate)

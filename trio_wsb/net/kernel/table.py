@@ -108,6 +108,8 @@ class KernelTable:
             self._flushing.pop(direction, None)
         up, down = pair.up, pair.down
         del self._directions[up.slot], self._directions[down.slot]
+        for direction in (up, down):
+            direction.drop_rest()
         self._forget(up.slot, (up.source, down.source))
         for sock in (down.source, up.source):
             if sock.fileno() != -1:
