@@ -51,7 +51,7 @@ async def test_who_has_which_session(tmp_path: Path) -> None:
             await echo(await made.connect(f"{running.ws}/{name}"), "hello")
         lines = {line["router"]: line["relay"] for line in running.log("session opened")}
         assert lines == {
-            "auto": "stream", "kernel": "kernel", "stream": "stream", "rated": "kernel", "copied": "stream",
+            "auto": "kernel", "kernel": "kernel", "stream": "stream", "rated": "kernel", "copied": "stream",
         }  # fmt: skip
 
 

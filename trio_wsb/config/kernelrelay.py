@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from trio_wsb.config.checks import between
 from trio_wsb.config.options import option
+from trio_wsb.middleware.options import between
 from trio_wsb.units import Size
 
 
@@ -14,7 +14,7 @@ class KernelRelay:
     """The relay in the kernel, which every service uses whose `relay` lets it."""
 
     enabled: bool = option(
-        "Load the program at the start if a service asks for it and the host lets us; without it the daemon moves all bytes itself.",
+        "Load the program at the start if a service may use it and the host lets us; without it the daemon moves all bytes itself.",
         default=True,
         reload="restart",
     )

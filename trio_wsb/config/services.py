@@ -20,11 +20,11 @@ from trio_wsb.config.checks import (
     STATUS_OR_0,
     TOKEN,
     URL_PATH,
-    between,
 )
 from trio_wsb.config.moving import Drain, OnRemove, Rebalance
 from trio_wsb.config.options import option
 from trio_wsb.config.session import Session
+from trio_wsb.middleware.options import between
 from trio_wsb.units import Duration
 
 Strategy = Literal["leastconn", "wrr", "p2c", "hrw", "iphash"]
@@ -188,9 +188,9 @@ class LoadBalancer:
         "keep",
     )
     relay: Literal["auto", "kernel", "stream"] = option(
-        "Who moves the bytes of its sessions: `stream` the daemon itself, `kernel` a program in the Linux kernel, as far as the "
-        "host lets us load it and the session is plain TCP and not mirrored. `kernel` is an experiment: where packets are lost it "
-        "may repeat bytes. `auto` is `stream`.",
+        "Who moves the bytes of its sessions: `auto` a program in the Linux kernel where the host lets us load it and the session is "
+        "plain TCP and not mirrored, else the daemon; `kernel` the same, with a warning at the start where the host does not; "
+        "`stream` always the daemon.",
         "auto",
         reload="new sessions",
     )

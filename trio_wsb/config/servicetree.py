@@ -43,10 +43,6 @@ def _without_effect(service: Service, path: KeyPath) -> Iterator[Finding]:
             message = "has no effect with the strategy iphash"
             yield Finding(here, message, "use hrw, which moves few clients at a time", "warning")
         yield from _cookie(balancer.sticky, (*path, "loadBalancer", "sticky"))
-        if balancer.relay == "kernel":
-            here = (*path, "loadBalancer", "relay")
-            message = "is an experiment: where packets are lost it may repeat bytes"
-            yield Finding(here, message, "write auto", "warning", "effect")
         if balancer.rebalance.enabled and (reason := comes_back(balancer)):
             here = (*path, "loadBalancer", "rebalance", "enabled")
             yield Finding(here, "has no effect", reason, "warning")

@@ -18,34 +18,39 @@ from trio_wsb.proxy.relaying import CONFIGURED, KernelState
 
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
 
-NOT_WANTED: Final = "no service asked for it at the start"
+NOT_WANTED: Final = "every service says stream at the start"
 
 STOP_TIMEOUT: Final = 0.5
 """Seconds for what the kernel has sent on to be written, when the daemon stops."""
 
 
 def wants_kernel(http: HTTP) -> bool:
-    """Whether a service asks for the kernel relay."""
+    """Whether a service may use the kernel relay."""
+    return any(balancer.relay != "stream" for balancer in balancers_of(http).values())
+
+
+def insists_on_kernel(http: HTTP) -> bool:
+    """Whether a service asks for the kernel relay by name, and somebody should hear that it has none."""
     return any(balancer.relay == "kernel" for balancer in balancers_of(http).values())
 
 
-async def start_kernel_relay(config: KernelRelay, nursery: trio.Nursery, *, wanted: bool) -> KernelState:
-    """Load it if it is `wanted`; return the table of sessions in the kernel, or why there is none; its task runs in `nursery`.
+async def start_kernel_relay(config: KernelRelay, http: HTTP, nursery: trio.Nursery) -> KernelState:
+    """Load it if a service of `http` may use it; return the table of sessions in the kernel, or why there is none; its task runs in `nursery`.
 
     One line of the log says which. Whatever comes of it, the capabilities that only loading needs are gone after it.
     The table is the caller's, who closes it.
     """
-    table, reason = None, CONFIGURED
+    table, reason, wanted = None, CONFIGURED, wants_kernel(http)
     if config.enabled and not wanted:
         reason = NOT_WANTED
     elif config.enabled:
         table, reason = await _load(config, nursery)
     drop_capabilities()
     if table is not None:
-        log.warning("kernel relay in use, which is an experiment", hint="docs/explanation/kernel-relay.md")
         log.info("kernel relay ready", sessions=config.sessions, inFlight=config.in_flight)
     elif config.enabled and wanted:
-        log.info("no kernel relay, the daemon moves all bytes itself", reason=reason)
+        say = log.warning if insists_on_kernel(http) else log.info
+        say("no kernel relay, the daemon moves all bytes itself", reason=reason)
     return KernelState(table, reason)
 
 

@@ -35,7 +35,7 @@ from trio_wsb.daemon.accesslog import AccessLogging
 from trio_wsb.daemon.activation import InheritedSocket
 from trio_wsb.daemon.announce import log_start, record_reload, record_start, status_line
 from trio_wsb.daemon.api.pages import APIPages
-from trio_wsb.daemon.arrival import arrive
+from trio_wsb.daemon.arrival import arrive, peer_of
 from trio_wsb.daemon.build import Builder, Built, Prepared, prepare_again
 from trio_wsb.daemon.control import ControlServer
 from trio_wsb.daemon.controlsocket import open_control_socket
@@ -43,7 +43,7 @@ from trio_wsb.daemon.dockerviews import docker_line
 from trio_wsb.daemon.following import NameFollower
 from trio_wsb.daemon.garbage import collect_garbage
 from trio_wsb.daemon.internal import InternalPages
-from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay, wants_kernel
+from trio_wsb.daemon.kernelrelay import start_kernel_relay, stop_kernel_relay
 from trio_wsb.daemon.listeners import ListenerSet, Opened
 from trio_wsb.daemon.metrics.page import Metrics
 from trio_wsb.daemon.mover import Mover
@@ -62,11 +62,15 @@ from trio_wsb.observe.log import LogOutput
 from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.providers.watch import FileWatcher
 from trio_wsb.proxy.causes import Cause
-from trio_wsb.proxy.connection import refuse_connection
+from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy, Runtime
+from trio_wsb.proxy.turnaway import drop_connection, refuse_connection
 from trio_wsb.proxy.upstream import dial
 
 log = structlog.stdlib.get_logger("trio_wsb.daemon")
+
+_CONNECTION = "connection"
+"""The name of a task; Trio would make one up for each connection."""
 
 MAX_REFUSALS = 256
 """Connections over an entry point's limit that are answered 503 at a time; more are closed without a word."""
@@ -165,7 +169,7 @@ class Supervisor:
             await background.start(self._receive_signals)
             # Before there are threads, since each has capabilities of its own.
             kernel = self._proxy.kernel = await start_kernel_relay(
-                first.config.kernel_relay, background, wanted=wants_kernel(first.config.http)
+                first.config.kernel_relay, first.config.http, background
             )
             await background.start(self._access_log.run)
             background.start_soon(self._proxy.sweeper.run)
@@ -286,6 +290,7 @@ class Supervisor:
             mover=self._mover,
             names=self._names,
             docker=self._docker,
+            resolver=self._resolver,
         )
         self._metrics = Metrics(state)
         self._api = APIPages(state)
@@ -311,24 +316,29 @@ class Supervisor:
             sock.close()
             return
         if entry.max_connections and proxy.connections[entry_point] >= entry.max_connections:
-            self._refuse(entry, sock, nursery)
+            self._refuse(entry, SocketChannel(sock), peer_of(address), nursery)
             return
         if entry_point in self._full:
             self._full.discard(entry_point)
             log.info("entry point accepts connections again", entryPoint=entry_point)
         proxy.connections[entry_point] += 1
-        nursery.start_soon(self._serve, entry_point, sock, address)
+        nursery.start_soon(self._serve, entry_point, sock, address, name=_CONNECTION)
 
     async def _serve(self, entry_point: str, sock: socket.socket, address: object) -> None:
         try:
-            await arrive(self._proxy, entry_point, sock, address)
+            session = await arrive(self._proxy, entry_point, sock, address)
+            del sock, address  # a session lives long, and needs neither
+            if session is not None:
+                await self._proxy.sessions.run(session)
         except* Exception as group:
             # One connection's fault must not end the others; a group, since Cancelled may come along.
             log.error("internal error", entryPoint=entry_point, exc_info=group)
         finally:
             self._proxy.connections[entry_point] -= 1
 
-    def _refuse(self, entry: EntryPointRuntime, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def _refuse(
+        self, entry: EntryPointRuntime, channel: SocketChannel, peer: Peer, nursery: trio.Nursery
+    ) -> None:
         self._proxy.over_limit[entry.name] += 1
         if entry.name not in self._full:
             self._full.add(entry.name)
@@ -339,14 +349,14 @@ class Supervisor:
             )
         if self._refusing >= MAX_REFUSALS or entry.tls is not None:
             # To a client that waits for a ServerHello our words would be noise.
-            sock.close()
+            drop_connection(self._proxy, entry.name, channel, peer)
             return
         self._refusing += 1
-        nursery.start_soon(self._serve_refusal, sock)
+        nursery.start_soon(self._serve_refusal, entry.name, channel, peer)
 
-    async def _serve_refusal(self, sock: socket.socket) -> None:
+    async def _serve_refusal(self, entry_point: str, channel: SocketChannel, peer: Peer) -> None:
         try:
-            await refuse_connection(SocketChannel(sock), self._proxy.scratch, self._proxy.date())
+            await refuse_connection(self._proxy, entry_point, channel, peer)
         finally:
             self._refusing -= 1
 

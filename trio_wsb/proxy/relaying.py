@@ -17,12 +17,17 @@ RelayKind: TypeAlias = Literal["kernel", "stream"]
 RelayMode: TypeAlias = Literal["auto", "kernel", "stream"]
 
 CONFIGURED: Final = "configured"
-NOT_ASKED: Final = "not asked for"
 UNAVAILABLE: Final = "not available"
 NOT_TCP: Final = "not plain TCP"
 MIRRORED: Final = "mirrored"
 FULL: Final = "table full"
 REFUSED: Final = "refused by the kernel"
+BUSY: Final = "too much came early"
+
+MOST_WAITING: Final = 1 << 18
+"""Bytes that may have come before the session is in the kernel; they are read first, and go on as early ones."""
+
+_PIECE: Final = 4096
 
 
 @frozen
@@ -41,6 +46,9 @@ class Relayed:
     backend: ByteChannel
     kind: RelayKind = "stream"
     reason: str = ""
+    client_early: bytes = b""
+    """What was read from the client meanwhile, to go on first."""
+    backend_early: bytes = b""
 
 
 def choose_relay(
@@ -69,17 +77,34 @@ def choose_relay(
     assert table is not None
     assert isinstance(client, SocketChannel)
     assert isinstance(backend, SocketChannel)
+    early = _read_up(client), _read_up(backend)
+    if max(map(len, early)) >= MOST_WAITING:
+        return Relayed(client, backend, "stream", BUSY, *early)
     try:
         legs = table.enter(client.socket, backend.socket)
     except OSError as error:
         # One of the two has gone already, most of the time; the relay says so.
         log.debug("session not in the kernel", reason=(error.strerror or "failed").lower())
-        return Relayed(client, backend, reason=REFUSED)
+        return Relayed(client, backend, "stream", REFUSED, *early)
     if legs is None:
-        return Relayed(client, backend, reason=FULL)
+        return Relayed(client, backend, "stream", FULL, *early)
     client.disown()
     backend.disown()
-    return Relayed(*legs, kind="kernel")
+    return Relayed(*legs, "kernel", "", *early)
+
+
+def _read_up(channel: SocketChannel) -> bytes:
+    """Return what waits in a socket, so that it does not enter the kernel's map with a segment that was read in part."""
+    data, buffer = b"", bytearray(_PIECE)
+    while len(data) < MOST_WAITING:
+        try:
+            count = channel.recv_into(buffer)
+        except OSError:  # that there is nothing, or that it broke, which the relay will say
+            break
+        if not count:
+            break
+        data += buffer[:count]
+    return data
 
 
 def _against(
@@ -91,9 +116,8 @@ def _against(
     mirrored: bool,
 ) -> str:
     """Return what speaks against the kernel, "" for nothing."""
-    if mode != "kernel":
-        # What `auto` may choose is decided by docs/explanation/kernel-relay.md, "What is not right yet".
-        return CONFIGURED if mode == "stream" else NOT_ASKED
+    if mode == "stream":
+        return CONFIGURED
     if table is None:
         return UNAVAILABLE
     if mirrored:

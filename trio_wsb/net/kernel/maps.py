@@ -72,7 +72,9 @@ class KernelMaps:
         verdict = syscalls.load_verdict(program.linked(found), "wsb_relay", LICENCE, types, functions)
         self._descriptors.append(verdict)
         syscalls.attach_verdict(verdict, found["sockets"])
-        self._slots, self._sockets = found["slots"], found["sockets"]
+        self._slots = found["slots"]
+        self._by_cookie = syscalls.Elements(found["slots"], key=8, value=4)
+        self._by_slot = syscalls.Elements(found["sockets"], key=4, value=4)
         self._memory = mmap(found["directions"], 8 * WORDS * slots)
         self.words: memoryview = memoryview(self._memory).cast("Q")
         """`WORDS` words for each slot, which the program reads and writes too."""
@@ -89,11 +91,9 @@ class KernelMaps:
         """Let the program judge what `source` receives from now on, and tell when it ends. Raises OSError."""
         key = struct.pack("=I", slot)
         cookie = source.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
-        syscalls.update(self._slots, cookie, key)
-        syscalls.update(self._sockets, key, struct.pack("=I", source.fileno()))
-        # What came a moment before would wait for what comes next; this makes the kernel look.
-        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        # What has come already goes through the program now, and not past it.
+        self._by_cookie.update(cookie, key)
+        self._by_slot.update(key, struct.pack("=I", source.fileno()))
+        # What came a moment before would wait for what comes next, and go past the program; this makes the kernel look.
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._epoll.register(source, _ENDS)
         self._sources[source.fileno()] = slot
@@ -105,9 +105,9 @@ class KernelMaps:
             self._epoll.unregister(source)
         except (OSError, ValueError):
             pass
-        for descriptor, key in ((self._sockets, struct.pack("=I", slot)), (self._slots, _cookie(source))):
+        for elements, key in ((self._by_slot, struct.pack("=I", slot)), (self._by_cookie, _cookie(source))):
             try:
-                syscalls.delete(descriptor, key)
+                elements.delete(key)
             except OSError:
                 pass  # it was not in yet
 

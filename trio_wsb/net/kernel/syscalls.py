@@ -31,11 +31,13 @@ _LOG_SIZE: Final = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+_NUMBER: Final = _NUMBERS.get(platform.machine())
+
+
 def _bpf(command: int, attributes: bytes) -> int:
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         raise OSError(errno.ENOSYS, f"bpf(2) is not known on {platform.machine()}")
-    result = int(_libc.syscall(number, command, attributes, len(attributes)))
+    result: int = _libc.syscall(_NUMBER, command, attributes, len(attributes))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -61,18 +63,26 @@ def create_map(kind: int, name: str, *, key: int, value: int, entries: int, flag
     return _bpf(_MAP_CREATE, attributes)
 
 
-def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set an element of a map. Raises OSError."""
-    keys, values = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
-    _bpf(
-        _MAP_UPDATE, struct.pack("<IIQQQ", descriptor, 0, ctypes.addressof(keys), ctypes.addressof(values), 0)
-    )
+class Elements:
+    """The elements of a map. What a call needs is laid out once, since every session makes eight of them."""
 
+    def __init__(self, descriptor: int, *, key: int, value: int) -> None:
+        """Make room for a key of `key` bytes and a value of `value` bytes; the map stays the caller's."""
+        self._key = ctypes.create_string_buffer(key)
+        self._value = ctypes.create_string_buffer(value)
+        at, to = ctypes.addressof(self._key), ctypes.addressof(self._value)
+        self._update = struct.pack("<IIQQQ", descriptor, 0, at, to, 0)
+        self._delete = struct.pack("<IIQ", descriptor, 0, at)
 
-def delete(descriptor: int, key: bytes) -> None:
-    """Remove an element of a map. Raises OSError: ENOENT, of a map of sockets EINVAL, when it is not there."""
-    keys = ctypes.create_string_buffer(key)
-    _bpf(_MAP_DELETE, struct.pack("<IIQ", descriptor, 0, ctypes.addressof(keys)))
+    def update(self, key: bytes, value: bytes) -> None:
+        """Set an element. Raises OSError."""
+        self._key.raw, self._value.raw = key, value
+        _bpf(_MAP_UPDATE, self._update)
+
+    def delete(self, key: bytes) -> None:
+        """Remove an element. Raises OSError: ENOENT, of a map of sockets EINVAL, when it is not there."""
+        self._key.raw = key
+        _bpf(_MAP_DELETE, self._delete)
 
 
 def keys(descriptor: int, size: int) -> Iterator[bytes]:
