@@ -6,8 +6,11 @@ A new proxy is one more class with the interface of `Peer` and a line in `PEERS`
 from __future__ import annotations
 
 import os
+import platform
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +28,7 @@ from bench.processes import START_TIMEOUT, MissingToolError, free_port, running
 from trio_wsb.proxy.relaying import RelayMode
 
 REPOSITORY = Path(__file__).parents[1]
+CLANG = "clang-14"
 
 
 @frozen
@@ -32,12 +36,14 @@ class TrioWsb:
     """This project's daemon, by least connections, with the Python that runs the bench.
 
     `routed` gives it ten routers with a Host and PathPrefix rule, a rate limit and headers: what that costs shows
-    in handshakes alone, so it takes part in nothing else.
+    in handshakes alone, so it takes part in nothing else. `blind` has a kernel relay that does not look at frames, built
+    by the bench: what the look costs shows in echoes.
     """
 
     name: str
     relay: RelayMode = "stream"
     routed: bool = False
+    blind: bool = False
 
     def version(self) -> str:
         """Such as ``trio-wsb 0.1.0 (Python 3.11.7, trio 0.30.0)``.
@@ -48,6 +54,8 @@ class TrioWsb:
         """
         if self.relay == "kernel":
             _require_kernel_relay()
+        if self.blind and shutil.which(CLANG) is None:
+            raise MissingToolError(f"{CLANG} is not installed")
         ours = trio_wsb.__version__
         python = ".".join(map(str, sys.version_info[:3]))
         return f"trio-wsb {ours} (Python {python}, trio {distribution_version('trio')})"
@@ -56,20 +64,36 @@ class TrioWsb:
     def running(self, backends: Sequence[int], sessions: int) -> Iterator[Running]:
         """See `Peer`."""
         make: Callable[..., str] = routed_configuration if self.routed else trio_wsb_configuration
-        with (
-            TemporaryDirectory(prefix="bench-trio-wsb-") as name,
-            _daemon(Path(name), lambda port: make(port, backends, sessions, relay=self.relay)) as target,
-        ):
-            yield target
+        with TemporaryDirectory(prefix="bench-trio-wsb-") as name:
+            home = blind_copy(Path(name)) if self.blind else REPOSITORY
+            with _daemon(
+                Path(name), lambda port: make(port, backends, sessions, relay=self.relay), home
+            ) as target:
+                yield target
 
 
 @contextmanager
-def _daemon(directory: Path, configuration: Callable[[int], str]) -> Iterator[Running]:
+def _daemon(
+    directory: Path, configuration: Callable[[int], str], home: Path = REPOSITORY
+) -> Iterator[Running]:
     port, file = free_port(), directory / "trio-wsb.yaml"
     file.write_text(configuration(port))
     command: list[str | Path] = [sys.executable, "-m", "trio_wsb", "run", "--config", file]
-    with running("trio-wsb", command, directory / "output.log", port=port, cwd=REPOSITORY) as process:
+    with running("trio-wsb", command, directory / "output.log", port=port, cwd=home) as process:
         yield Running((port,), process, lambda: os.kill(process.pid, signal.SIGHUP))
+
+
+def blind_copy(directory: Path) -> Path:
+    """Return the directory of a copy of the package whose kernel relay does not look at frames. Raises CalledProcessError."""
+    home = directory / "blind"
+    shutil.copytree(
+        Path(trio_wsb.__file__).parent, home / "trio_wsb", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    program = home / "trio_wsb" / "net" / "kernel" / "relay.bpf.c"
+    include = f"/usr/include/{platform.machine()}-linux-gnu"
+    flags = ["-O2", "-g0", "-mcpu=v3", "-target", "bpf", "-DBLIND", "-Wno-unused-function", "-I", include]
+    subprocess.run([CLANG, *flags, "-c", program, "-o", program.with_suffix(".o")], check=True)
+    return home
 
 
 def _require_kernel_relay() -> None:
@@ -167,6 +191,7 @@ PEERS: dict[str, Peer] = {
         Traefik(),
         Caddy(),
         TrioWsb("trio-wsb-kernel", relay="kernel"),
+        TrioWsb("trio-wsb-blind", relay="kernel", blind=True),
         TrioWsb("trio-wsb-stream"),
         TrioWsb("trio-wsb-routed", routed=True),
     )

@@ -14,7 +14,8 @@ NGINX = "nginx"
 KERNEL = "trio-wsb-kernel"
 STREAM = "trio-wsb-stream"
 ROUTED = "trio-wsb-routed"
-OURS = frozenset({KERNEL, STREAM, ROUTED})
+BLIND = "trio-wsb-blind"
+OURS = frozenset({KERNEL, STREAM, ROUTED, BLIND})
 
 BEST_OTHER = "the best other proxy"
 """In `Target.over`: the best of those that are neither ours nor direct."""
@@ -65,6 +66,22 @@ TARGETS = (
     Target("64 KiB beside the best", "echo-64k-20", "messages_per_s", KERNEL, at_least=1.3, over=BEST_OTHER),
     Target("p99.9 at 64 B beside the best", "echo-64-20", "p999_us", KERNEL, at_most=1.0, over=BEST_OTHER),
     Target("CPU for each message of 64 B beside nginx", "rate-64", "cpu_us", KERNEL, at_most=1.0, over=NGINX),
+    Target(
+        "64 B beside one that does not follow frames",
+        "echo-64-20",
+        "messages_per_s",
+        KERNEL,
+        at_least=0.95,
+        over=BLIND,
+    ),
+    Target(
+        "64 KiB beside one that does not follow frames",
+        "echo-64k-20",
+        "messages_per_s",
+        KERNEL,
+        at_least=0.97,
+        over=BLIND,
+    ),
     Target("64 B beside nginx", "echo-64-20", "messages_per_s", STREAM, at_least=0.33, over=NGINX),
     Target(
         "64 KiB beside nginx and HAProxy",
@@ -194,8 +211,8 @@ _PREFACE = (
 )
 
 _NOTES = (
-    "*trio-wsb-kernel* and *trio-wsb-stream* differ in `relay` alone, *trio-wsb-routed* is the latter with ten routers, a rate "
-    "limit and a headers middleware. *nginx* has one worker, *nginx-auto* one for each CPU, as HAProxy, Traefik and Caddy have threads. "
+    "*trio-wsb-kernel* and *trio-wsb-stream* differ in `relay` alone; *trio-wsb-blind* is the former with a program that does not "
+    "look at frames; *trio-wsb-routed* is *trio-wsb-stream* with ten routers, a rate limit and a headers middleware. *nginx* has one worker, *nginx-auto* one for each CPU, as HAProxy, Traefik and Caddy have threads. "
     "*Echo* is a closed loop: each session sends its next message when the last one is back. "
     "*Handshakes* connect, upgrade with a head as browsers send it, and drop the connection. "
     "*RSS* is how much the proxy's processes grow for each session beyond the first hundred, which stay open; what is "

@@ -19,6 +19,9 @@ BACKENDS = 3
 SPARE_DESCRIPTORS = 1024
 """For what a process has open besides its sessions."""
 
+FOLLOWED = frozenset({"echo-64-20", "echo-64k-20", "rate-64"})
+"""The scenarios that show what following frames costs."""
+
 HELD = 5000
 """Sessions of the scenarios that hold many, for which the targets are meant."""
 
@@ -69,6 +72,8 @@ def visits(
 def _takes_part(peer: Peer, scenario: Scenario) -> bool:
     if isinstance(peer, TrioWsb) and peer.routed:
         return scenario.name == "handshakes"
+    if isinstance(peer, TrioWsb) and peer.blind:
+        return scenario.name in FOLLOWED
     return scenario.direct or not isinstance(peer, Direct)
 
 

@@ -60,6 +60,8 @@ class Measured:
     tasks: int
     sessions: int
     in_kernel: int
+    in_map: int
+    """Sockets in the kernel's map."""
 
     def leaks(self, before: Measured) -> list[str]:
         """Return what is more than it was `before`, beyond what may differ."""
@@ -70,7 +72,9 @@ class Measured:
             if getattr(self, name) - getattr(before, name) > spare:
                 found.append(f"{name}: {getattr(before, name)} before, {getattr(self, name)} after")
         found += [
-            f"{name}: {count} left" for name in ("sessions", "in_kernel") if (count := getattr(self, name))
+            f"{name}: {count} left"
+            for name in ("sessions", "in_kernel", "in_map")
+            if (count := getattr(self, name))
         ]
         return found
 
@@ -173,7 +177,8 @@ class Soak:
             len(list((process / "fd").iterdir())),
             int(float(found[1])),
             int(status["sessions"]["open"]),
-            int(status["kernelRelay"].get("sessions") or 0),
+            int(status["kernelRelay"]["sessions"]),
+            int(status["kernelRelay"]["strays"] or 2 * status["kernelRelay"]["sessions"]),
         )
 
     # Clients.
@@ -315,7 +320,7 @@ class Soak:
         await self.churn(seconds * (1 - WARM_UP))
         after = await self.measure()
         print(f"\n{'':14}{'before':>12}{'after':>12}")
-        for name in ("memory", "descriptors", "tasks", "sessions", "in_kernel"):
+        for name in ("memory", "descriptors", "tasks", "sessions", "in_kernel", "in_map"):
             one, two = getattr(before, name), getattr(after, name)
             form = ".1f" if name == "memory" else "d"
             print(
