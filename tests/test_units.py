@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_wsb.units import format_percent, format_rate, parse_percent, parse_rate
+from trio_wsb.units import format_percent, format_rate, parse_duration, parse_percent, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,9 @@ def test_percentages_are_written_plainly(fraction: float, text: str) -> None:
 def test_percentages_read_back_the_same(thousandths: int) -> None:
     fraction = parse_percent(f"{thousandths / 1000}%")
     assert parse_percent(format_percent(fraction)) == fraction
+
+
+@pytest.mark.parametrize("value", [True, None, [], b"30s"])
+def test_what_is_no_duration_at_all(value: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration; write"):
+        parse_duration(value)

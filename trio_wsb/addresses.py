@@ -25,6 +25,9 @@ _HOST_NAME = re.compile(
 MAX_SOCKET_PATH = 99
 """Bytes of the path of a Unix socket: 107 by unix(7), of which 8 are for the name under which it is made."""
 
+DEFAULT_CONTROL_SOCKET = "/run/trio-wsb/control.sock"
+"""Where the daemon answers its operator unless the configuration says something else."""
+
 _SCHEMES = {
     "http": ("http", False, 80),
     "ws": ("http", False, 80),
@@ -46,6 +49,18 @@ def parse_ip(text: str) -> IPAddress:
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(maxsize=4096)
+def _text_of(number: int, version: int) -> str:
+    return str(IPv4Address(number) if version == 4 else IPv6Address(number))
+
+
+def ip_text(address: IPAddress) -> str:
+    """Return `address` as text, as `str` does in ten times the time."""
+    if getattr(address, "scope_id", None):
+        return str(address)
+    return _text_of(int(address), address.version)
 
 
 def format_host(host: str) -> str:

@@ -121,9 +121,11 @@ def test_counters_are_those_of_a_model_and_never_negative(steps: list[str]) -> N
 
 def test_names_are_kept() -> None:
     backend = Backend(url())
+    assert backend.pod == {}
     backend.learn_names(Report(1, "pod", "10.1.1.1", "node"))
     backend.learn_names(Report(1, pod_ip="10.1.1.2"))
     assert (backend.pod_name, backend.pod_ip, backend.node_name) == ("pod", "10.1.1.2", "node")
+    assert backend.pod == {"podName": "pod"}
 
 
 def test_one_for_a_url() -> None:

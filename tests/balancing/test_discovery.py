@@ -318,3 +318,12 @@ def test_whatever_comes(steps: list[tuple[Query, tuple[str, ...] | None, float, 
         if records is None:
             assert not added
             assert not removed
+
+
+def test_whether_a_name_fails_is_known_until_an_answer_comes() -> None:
+    name, found = entry(), [entry().failing]
+    name.answered(A, four("10.0.0.1"), 0.0)
+    name.failed(AAAA, "no answer within 5 s", 0.0)
+    found.append(name.failing)
+    name.answered(AAAA, NOTHING, 5.0)
+    assert [*found, name.failing] == [False, True, False]

@@ -157,6 +157,8 @@ def test_the_table() -> None:
     deadlines = [covering.deadline]
     covering.policy = DrainPolicy(timeout=0.0)
     assert [*deadlines, covering.deadline] == [300.0, None]
+    assert world.drains.get(world.key(0)) is covering
+    assert world.drains.get(world.key(1)) is None, "it is drained in one service alone"
     assert world.drains.end(world.key(2)) is None
     assert world.drains.version == version + 2
     assert world.drains.end(world.key(0)) is covering

@@ -340,3 +340,66 @@ class TestStandby:
         pool = Pool([], "leastconn", counts=CountTable(), rng=Random(1), missing=lambda: "nothing is known")
         assert pool.choose(None, 0.0) is None
         assert pool.reason(0.0) == "nothing is known"
+
+
+def test_a_member_of_nothing_can_be_left_out() -> None:
+    service = Service()
+    stranger = Backend(BackendURL("http", "10.9.9.9", 80))
+    chosen = {service.pool.choose(CLIENT, 0.0, exclude=[stranger]) for _ in range(50)}
+    assert chosen == set(service.backends)
+
+
+def test_crowded_is_what_fewer_handshakes_would_open() -> None:
+    backends = [Backend(BackendURL("http", f"10.0.0.{number}", 80)) for number in range(2)]
+    members = [Member(backend, max_pending=1) for backend in backends]
+    pool = Pool(members, "leastconn", counts=CountTable(), rng=Random(1))
+    assert not pool.crowded()
+    for backend in backends:
+        backend.begin_handshake()
+        backend.opening += 1
+    assert pool.crowded()
+    assert pool.crowded([backends[0]])
+    assert not pool.crowded(backends)
+    assert pool.choose(CLIENT, 0.0, opening=True) is None
+    assert pool.reason(0.0, opening=True) == "all 2 backends at maxPending"
+    backends[0].session_opened(0.0)
+    backends[0].opening -= 1
+    assert pool.choose(CLIENT, 0.0, opening=True) is backends[0]
+
+
+def test_a_pool_without_reports_and_checks_has_none_to_show() -> None:
+    backends = [Backend(BackendURL("http", "10.0.0.1", 80))]
+    pool = Pool([Member(backends[0])], "leastconn", counts=CountTable(), rng=Random(1))
+    assert pool.report(backends[0]) is None
+    assert pool.health(backends[0]) is None
+    service = Service()
+    service.report(0, 7)
+    entry = service.pool.report(service.backends[0])
+    assert entry is not None
+    assert entry.reported == 7
+    with pytest.raises(KeyError):
+        pool.report(service.backends[0])
+
+
+def test_where_a_cookie_leads() -> None:
+    backends = [Backend(BackendURL("http", f"10.0.0.{number}", 80)) for number in range(3)]
+    members = [
+        Member(backend, weight, 1, sticky=f"cookie-{number}")
+        for number, (backend, weight) in enumerate(zip(backends, (1, 1, 0), strict=True))
+    ]
+    pool = Pool(members, "leastconn", counts=CountTable(), rng=Random(1))
+    assert [pool.sticky_value(backend) for backend in backends] == ["cookie-0", "cookie-1", "cookie-2"]
+
+    def leads(value: str) -> tuple[Backend | None, bool]:
+        found = pool.affinity(value, 0.0)
+        return found.backend, found.lasting
+
+    assert leads("cookie-0") == (backends[0], True)
+    assert leads("made up") == (None, False)
+    assert leads("cookie-2") == (None, False), "of weight 0"
+    backends[0].begin_handshake()
+    backends[0].session_opened(0.0)
+    assert leads("cookie-0") == (None, True), "full, for now"
+    backends[1].begin_handshake()
+    backends[1].handshake_failed(0.0)
+    assert leads("cookie-1") == (None, False), "it cools down"

@@ -327,3 +327,16 @@ def test_iphash_passes_a_weight_of_zero_on_the_way_to_the_next() -> None:
     strategy = make("iphash", weights)
     assert isinstance(strategy, ClientNetworkHash)
     assert {strategy.choose(loads, client) for client in clients(100)} == {2}
+
+
+def test_hrw_with_other_weights_moves_clients_to_what_grows_alone() -> None:
+    strategy = make("hrw", [1, 1, 1])
+    some = clients(600)
+    before = [strategy.choose([0, 0, 0], client) for client in some]
+    strategy.reweigh([3, 1, 1])
+    after = [strategy.choose([0, 0, 0], client) for client in some]
+    moved = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert moved
+    assert {new for _, new in moved} == {0}
+    # What a new one with these weights would do: nothing of the old ones is left.
+    assert after == [make("hrw", [3, 1, 1]).choose([0, 0, 0], client) for client in some]

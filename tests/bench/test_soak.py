@@ -12,7 +12,7 @@ from attrs import evolve
 from bench.soak import Measured, Soak
 from trio_wsb.daemon.build import prepare
 
-BEFORE = Measured(memory=60.0, descriptors=16, tasks=33, sessions=0, in_kernel=0)
+BEFORE = Measured(memory=60.0, descriptors=16, tasks=33, sessions=0, in_kernel=0, in_map=0)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,10 @@ BEFORE = Measured(memory=60.0, descriptors=16, tasks=33, sessions=0, in_kernel=0
             {"descriptors": 40, "tasks": 50},
             ["descriptors: 16 before, 40 after", "tasks: 33 before, 50 after"],
         ),
-        ({"sessions": 1, "in_kernel": 2}, ["sessions: 1 left", "in_kernel: 2 left"]),
+        (
+            {"sessions": 1, "in_kernel": 2, "in_map": 4},
+            ["sessions: 1 left", "in_kernel: 2 left", "in_map: 4 left"],
+        ),
     ],
 )
 def test_what_is_a_leak(changes: dict[str, int], found: list[str]) -> None:

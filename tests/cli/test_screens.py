@@ -199,6 +199,21 @@ def test_warnings_a_stop_and_no_backends() -> None:
     assert "no backends" in drawn
 
 
+@pytest.mark.parametrize(("permanent", "how"), [(True, "permanently"), (False, "for now")])
+def test_redirections(permanent: bool, how: str) -> None:
+    document = status()
+    document["entryPoints"][0]["redirection"] = {
+        "router": "web-to-secure@internal",
+        "to": "secure",
+        "scheme": "https",
+        "port": 8443,
+        "permanent": permanent,
+        "priority": 2,
+    }
+    wanted = f"               sends requests to https, port 8443, {how} (web-to-secure@internal)"
+    assert wanted in text(document, 120)
+
+
 def test_disabled_routers() -> None:
     routers = [
         {"name": "chat", "status": "enabled", "error": []},

@@ -157,3 +157,55 @@ def test_names_that_are_no_text(folder: Path) -> None:
 
 def test_no_place() -> None:
     assert Place.of(FileProvider(), "/main.yaml") is None
+
+
+def test_a_directory_that_may_not_be_read_hides_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(folder / "a.yml")
+    touch(folder / "private" / "b.yml")
+    really = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return really(path)
+
+    before = survey(folder)
+    monkeypatch.setattr(os, "scandir", scandir)
+    after = survey(folder)
+    assert [Path(each).name for each in before.files] == ["a.yml", "b.yml"]
+    assert [Path(each).name for each in after.files] == ["a.yml"]
+    assert before.stamps != after.stamps, "so that it is looked at again when it can be read"
+
+
+def test_what_goes_while_it_is_looked_at_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(folder / "a.yml")
+    touch(folder / "b.yml")
+    (folder / "dangling.yml").symlink_to("nowhere.yml")
+    really = os.stat
+
+    def stat(path: str, **options: bool) -> os.stat_result:
+        if str(path).endswith(("b.yml", "dynamic")):
+            raise FileNotFoundError(2, "No such file or directory")
+        return really(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    after = survey(folder)
+    assert [Path(each).name for each in after.files] == ["a.yml", "dangling.yml"]
+    assert str(folder) not in {path for path, _, _ in after.watched}
+
+
+def test_a_link_to_a_directory_is_no_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "a.yml").symlink_to(tmp_path / "elsewhere")
+    assert names(folder) == []
+    # As the one file that is wanted it is one that cannot be read.
+    assert survey(folder, filename="dynamic/a.yml").files == (str(folder / "a.yml"),)
+
+
+def test_a_link_that_leads_up_and_down_again(folder: Path, tmp_path: Path) -> None:
+    touch(tmp_path / "shared" / "a.yml")
+    (folder / "a.yml").symlink_to("../shared/../shared/a.yml")
+    assert names(folder) == ["a.yml"]
+    assert str(tmp_path / "shared") in watched(folder)

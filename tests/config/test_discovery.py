@@ -13,8 +13,10 @@ from trio_wsb.config.docker import DockerProvider
 from trio_wsb.config.document import read_document
 from trio_wsb.config.load import refresh
 from trio_wsb.config.model import Config
+from trio_wsb.config.problems import Finding
 from trio_wsb.config.sources import Loaded, Sources, assemble
 from trio_wsb.config.template import parse_template
+from trio_wsb.config.yamltree import MapNode
 
 ROUTER = "traefik.http.routers.chat."
 BALANCER = "traefik.http.services.chat.loadbalancer."
@@ -377,3 +379,59 @@ def test_what_the_engine_says_of_a_container() -> None:
 def test_what_is_no_container(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="has "):
         parse_container({**INSPECTED, **changes})
+
+
+def test_a_problem_stands_with_the_label_that_it_is_about() -> None:
+    one = container("a", {f"{BALANCER}strategy": "wrr"})
+    two = container("b", {f"{BALANCER}healthcheck.path": "/h"}, ip="10.0.0.2")
+    discovered = found(one, two)
+    both = Finding(
+        ("http", "services", "chat", "loadBalancer", "healthCheck"),
+        "goes ill with",
+        "leave one out",
+        other=("http", "x"),
+    )
+    nobody = Finding(("tls", "options", "other"), "is strange", "write it otherwise")
+    placed, homeless = discovered.placed([both, nobody])
+    assert str(placed) == (
+        'container "b" traefik.http.services.chat.loadBalancer.healthCheck: goes ill with another one (leave one out)'
+    )
+    assert (homeless.file, homeless.path, homeless.message) == ("docker", nobody.path, "is strange")
+    # What is nobody's is everybody's: the next time one of them changes it is looked at again.
+    assert discovered.blamed([placed]) == {two: [placed]}
+    assert discovered.blamed([homeless]) == {one: [homeless], two: [homeless]}
+
+
+def test_what_a_reading_missed_is_the_fault_of_who_said_it() -> None:
+    one, two = container("a"), container("b", {"traefik.http.middlewares.m.compress": "true"}, ip="10.0.0.2")
+    before = found(one, two)
+    wrong, sections, middleware = MapNode(), MapNode(), MapNode()
+    wrong["middlewares"], sections["m"], middleware["compress"] = sections, middleware, "surely"
+    readings = (before.readings[0], evolve(before.readings[1], given=wrong))
+    after = discover(before.found, before.options, evolve(before, readings=readings), now=3.0)
+    assert [each.verdict for each in after.states] == ["used", "bad"]
+    assert lines(after)[0].startswith(
+        'container "b" traefik.http.middlewares.m.compress: "surely" is a string, not'
+    )
+    assert list(after.config.http.services) == ["a"]
+
+
+def test_a_container_that_says_nothing_of_a_network_is_reached_where_it_has_an_address() -> None:
+    networks = (("none", ""), ("back", "10.0.0.9"))
+    assert urls(found(container("a", networks=networks)), "a") == ["http://10.0.0.9:8080"]
+    lost = found(container("a", networks=(("none", ""),)))
+    assert [each.reason for each in lost.states] == ["has no address in any network"]
+
+
+def test_a_label_that_is_too_long_is_passed_over() -> None:
+    document: dict[str, object] = {
+        "Id": "a" * 64,
+        "Name": "/web",
+        "State": {"Running": True},
+        "Config": {"Labels": {"traefik.enable": "true", "novel": "x" * 10_000_000}},
+        "HostConfig": {"NetworkMode": "net"},
+        "NetworkSettings": {"Ports": {}, "Networks": {"net": {"IPAddress": "10.0.0.1"}}},
+    }
+    parsed = parse_container(document)
+    assert parsed is not None
+    assert parsed.labels == (("traefik.enable", "true"),)

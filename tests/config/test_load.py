@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trio_wsb.config.load import MAX_FILE_BYTES, check, check_files, load, read_file
+from trio_wsb.config.directory import Place
+from trio_wsb.config.load import MAX_FILE_BYTES, check, check_files, load, read_file, watched_place
 from trio_wsb.config.problems import InvalidConfiguration
 from trio_wsb.errors import ConfigurationError
 
@@ -165,3 +166,38 @@ def test_the_logs_folder(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_printed(tmp_path: Path) -> None:
     path = write(tmp_path, "", "a\nb.yaml")
     assert "\n" not in fails(path)[0]
+
+
+def test_where_changes_are_watched_for(tmp_path: Path) -> None:
+    def place(text: str) -> Place | None:
+        return watched_place(load(write(tmp_path, text)).config, tmp_path / "f.yaml")
+
+    (tmp_path / "dynamic").mkdir()
+    assert place("http: {}\n") is None
+    assert place("providers: {file: {directory: dynamic, watch: false}}\n") is None
+    found = place("providers: {file: {directory: dynamic}}\n")
+    assert found is not None
+    assert found.survey().missing == ""
+
+
+def test_the_files_for_tls_towards_the_engine_and_backends(tmp_path: Path) -> None:
+    there = write(tmp_path, "", "there.pem")
+    text = (
+        f"providers: {{docker: {{endpoint: 'tcp://engine:2376', tls: {{ca: {there}, cert: /no/cert, key: {there}}}}}}}\n"
+        f"http: {{serversTransports: {{t: {{certificates: [{{certFile: /no/a, keyFile: {there}}}]}}}}}}\n"
+    )
+    gone = "cannot be read: No such file or directory (name a PEM file that the daemon may read)"
+    assert [line.partition(" ")[2] for line in fails(write(tmp_path, text))] == [
+        f'providers.docker.tls.cert: "/no/cert" {gone}',
+        f'http.serversTransports.t.certificates[0].certFile: "/no/a" {gone}',
+    ]
+
+
+def test_check_names_a_dynamic_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "dynamic").mkdir()
+    (tmp_path / "dynamic" / "a.yml").symlink_to("nowhere")
+    main = write(tmp_path, "providers: {file: {directory: dynamic}}\n")
+    found = {Path(each.file).name: [str(problem) for problem in each.problems] for each in check([main])}
+    assert found["f.yaml"] == []
+    gone = "cannot be read: No such file or directory (name a file that the daemon may read)"
+    assert found["a.yml"] == [f"{tmp_path}/dynamic/a.yml:1:1: {gone}"]

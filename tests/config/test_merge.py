@@ -135,3 +135,11 @@ def test_a_document_is_a_contribution() -> None:
     whole = merged(MAIN)
     assert isinstance(whole.parts[0].contribution, Document)
     assert whole.config == whole.parts[0].contribution.config
+
+
+def test_what_stands_beyond_the_lists_of_all_is_the_first_one_s() -> None:
+    tls = "tls: {certificates: [{certFile: /a, keyFile: /b}]}\n"
+    whole = merged(MAIN + tls, LABELS + tls)
+    path = ("tls", "certificates", 7, "certFile")
+    assert whole.owner(path) == (whole.parts[0], path)
+    assert whole.owner(("tls", "certificates", 1))[0] is whole.parts[1]

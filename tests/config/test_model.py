@@ -22,6 +22,7 @@ from trio_wsb.config.load import check_files, load
 from trio_wsb.config.model import Config, key_of
 from trio_wsb.config.reference import key_paths, reference
 from trio_wsb.config.shortform import File, WSBalancer
+from trio_wsb.middleware.options import Bound, between
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [
@@ -59,7 +60,7 @@ def test_keys_are_camel_case() -> None:
 @pytest.mark.parametrize(
     ("check", "right", "wrong"),
     [
-        (checks.between(0, 5), [0, 5], [-1, 6]),
+        (between(0, 5), [0, 5], [-1, 6]),
         (checks.AT_LEAST_0, [0, 10**9], [-1, 10**9 + 1]),
         (checks.STATUS, [100, 599], [99, 600]),
         (checks.PERIOD, [0.01, 30.0], [0.0, 0.009]),
@@ -70,7 +71,7 @@ def test_keys_are_camel_case() -> None:
         (checks.FILE_PATH, ["a", "/a b"], ["", "a\nb"]),
     ],
 )
-def test_check(check: checks.Check, right: list[object], wrong: list[object]) -> None:
+def test_check(check: Bound, right: list[object], wrong: list[object]) -> None:
     for value in right:
         check(value)
     for value in wrong:

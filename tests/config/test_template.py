@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_wsb.config.constraints import parse_constraints
+from trio_wsb.config.constraints import ConstraintError, parse_constraints
 from trio_wsb.config.docker import parse_engine_url
 from trio_wsb.config.template import Subject, TemplateError, normalize, parse_template
-from trio_wsb.routing.rules import RuleError
+from trio_wsb.routing.grammar import TextError
 
 SUBJECT = Subject("chat-app", "chat_1", {"tier": "WS", "com.example.host": "a.test"})
 
@@ -48,6 +48,50 @@ def test_names() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("template", "position", "message", "hint"),
+    [
+        ("Host(`{{ .Name ) }}`)", 15, "unexpected ')'", ""),
+        ("Host(`{{ .Name ; }}`)", 15, "unexpected ';'", ""),
+        ("Host(`{{ ) }}`)", 9, 'unexpected ")"', "write a field such as .Name"),
+        ("Host(`{{ .Name | `x` }}`)", 17, "only a function can follow |", "functions are normalize"),
+        ("Host(`{{ index .Labels }}`)", 9, "index takes two operands", "write index .Labels"),
+        ("Host(`{{ range .Labels }}`)", 9, '"range" is not supported', "write a label per container"),
+        ("Host(`{{ lowr .Name }}`)", 9, 'unknown function "lowr"', "normalize, lower"),
+        ("Host(`{{ replace .Name }}`)", 9, "replace takes 3 operands", "write {{ replace ... .Name }}"),
+        ("Host(`{{ lower (upper .Name }}`)", 15, "a parenthesis is never closed", ""),
+        ("Host(`{{ " + "(" * 40 + " }}`)", 25, "is nested too deeply", "at most 16 levels"),
+        ("Host(`{{ lower | }}`)", 9, "lower takes one operand", "write {{ lower ... .Name }}"),
+        ("Host(`{{ .Name lower }}`)", 15, "unexpected", ""),
+        ("x" * 9000, 4096, "the template is too long", "at most 4096 characters"),
+    ],
+)
+def test_what_is_no_template(template: str, position: int, message: str, hint: str) -> None:
+    with pytest.raises(TemplateError) as raised:
+        parse_template(template)
+    error = raised.value
+    assert (error.message[: len(message)], error.position) == (message, position)
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "message"),
+    [
+        ("Label(`a`, `b`) & Label(`c`, `d`)", 16, "unknown operator '&'"),
+        ("Label(`a`, `b`))", 15, "a parenthesis was never opened"),
+        ("Label`a`", 5, "Label has no values"),
+        ("Label(`a`, `b`", 5, "a parenthesis is never closed"),
+        ("Label(`a`, `b`; `c`)", 14, "unexpected ';'"),
+        ("+", 0, "unexpected '+'"),
+        ("x" * 5000, 4096, "the expression is too long"),
+    ],
+)
+def test_what_is_no_constraint(text: str, position: int, message: str) -> None:
+    with pytest.raises(ConstraintError) as raised:
+        parse_constraints(text)
+    assert (raised.value.message, raised.value.position) == (message, position)
+
+
 @given(st.text(alphabet="{}-.|()` \"\\NameLbelsidx'x", max_size=40))
 def test_no_template_is_a_traceback(text: str) -> None:
     try:
@@ -82,7 +126,7 @@ def test_constraints(text: str, fits: bool) -> None:
 def test_no_constraint_is_a_traceback(text: str) -> None:
     try:
         fits = parse_constraints(text).match(LABELS)
-    except RuleError as error:
+    except TextError as error:
         fits = error.position > len(text)
     assert fits in {True, False}
 

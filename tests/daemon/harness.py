@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +21,8 @@ import httpx
 import trio
 import yaml
 from trio_websocket import WebSocketConnection, connect_websocket_url
+
+from tests import ports
 
 TOP_LEVEL = (
     "kernelRelay",
@@ -41,12 +42,16 @@ PATIENCE = 30.0
 """Seconds after which what should have happened by now will not; generous, for busy machines."""
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+free_port = ports.free_port
+
+
+def http_client(*, uds: str | None = None, **options: Any) -> httpx.AsyncClient:
+    """Return a client for plain HTTP that does as it is told, whatever the environment says; over a Unix socket with `uds`.
+
+    It has no certificates: to read those that the system trusts takes 20 ms of the processor, for each client.
+    """
+    transport = httpx.AsyncHTTPTransport(uds=uds, verify=False)
+    return httpx.AsyncClient(transport=transport, **{"trust_env": False, "timeout": PATIENCE, **options})
 
 
 class Running:
@@ -56,6 +61,7 @@ class Running:
         self.process = process
         self.lines: list[str] = []
         self._news = trio.Condition()
+        self._all_said = False
 
     @classmethod
     def start(
@@ -103,9 +109,15 @@ class Running:
             async with self._news:
                 self.lines += [line.decode() for line in lines]
                 self._news.notify_all()
+        async with self._news:
+            self._all_said = True
+            self._news.notify_all()
 
     async def line(self, wanted: str | Callable[[str], bool], *, after: int = 0) -> str:
-        """Return the first line from number `after` on that has `wanted` in it or fits it, once there is one."""
+        """Return the first line from number `after` on that has `wanted` in it or fits it, once there is one.
+
+        Fails when there is none in time, and at once when the process has closed its output without one.
+        """
         fits = wanted if callable(wanted) else (lambda line: wanted in line)
         with trio.move_on_after(PATIENCE):
             async with self._news:
@@ -113,6 +125,8 @@ class Running:
                     for line in self.lines[after:]:
                         if fits(line):
                             return line
+                    if self._all_said:
+                        break
                     await self._news.wait()
         raise AssertionError(f"no line with {wanted!r} in:\n" + "\n".join(self.lines[-40:]))
 
@@ -134,7 +148,7 @@ class Backend:
         self.url = f"http://{host}:{port}"
 
     async def stats(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             document: dict[str, Any] = (await client.get(f"{self.url}/api/stats")).json()
             return document
 

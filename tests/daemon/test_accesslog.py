@@ -17,7 +17,7 @@ import trio
 import yaml
 from websockets.sync.client import ClientConnection, connect
 
-from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port, http_client
 
 pytestmark = pytest.mark.daemon
 
@@ -42,9 +42,13 @@ def lines(path: Path, event: str = "") -> list[Line]:
     return [line for line in found if not event or line["event"] == event]
 
 
+async def ask_at(url: str, **options: Any) -> httpx.Response:
+    async with http_client() as client:
+        return await client.get(url, **options)
+
+
 async def ask(running: Daemon, path: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
-        return await client.get(running.url + path, **options)
+    return await ask_at(running.url + path, **options)
 
 
 def converse(url: str, code: int) -> None:
@@ -107,6 +111,38 @@ async def test_sessions_and_requests(tmp_path: Path) -> None:
             r'"GET / HTTP/1\.1" 101 \d+ .* event=session_ended session=3 .*closedBy=client', texts(log)[6]
         )
         assert not re.search(UPGRADES, texts(log)[6])
+
+
+async def test_connections_that_are_too_many(tmp_path: Path) -> None:
+    log, admin = tmp_path / "access.log", free_port()
+    entry_points = {
+        "web": {"address": f"127.0.0.1:{(port := free_port())}", "maxConnections": 1},
+        "admin": {"address": f"127.0.0.1:{admin}"},
+    }
+    access = {"filePath": str(log), "format": "json"}
+    metrics = {"prometheus": {"entryPoint": "admin"}}
+    async with (
+        backends(1) as (only,),
+        daemon(
+            tmp_path, [only.url], port=port, entryPoints=entry_points, accessLog=access, metrics=metrics
+        ) as running,
+        clients() as made,
+    ):
+        session = await made.connect(running.ws)
+        for _ in range(2):
+            assert (await ask(running, "/chat")).status_code == 503
+        await echo(session, "not disturbed")
+        await until(lambda: len(lines(log, "request")) == 2)
+        page = (await ask_at(f"http://127.0.0.1:{admin}/metrics")).text
+    for line in lines(log, "request"):
+        assert (line["DownstreamStatus"], line["entryPointName"], line["ClientHost"]) == (
+            503,
+            "web",
+            "127.0.0.1",
+        )
+        assert (line["stage"], line["reason"]) == ("arrival", "too many connections")
+        assert (line["RequestMethod"], line["DownstreamContentSize"] > 0) == ("-", True)
+    assert 'trio_wsb_request_failures_total{stage="arrival",reason="too many connections"} 2\n' in page
 
 
 async def test_rotation_loses_nothing(tmp_path: Path) -> None:

@@ -18,13 +18,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.daemon.harness import PATIENCE, daemon, free_port
+from tests.daemon.harness import PATIENCE, daemon, free_port, http_client
 from tests.net.kernel.stage import needs_kernel
 from trio_wsb.websocket.handshake import accept_value
 
@@ -235,7 +234,7 @@ async def serving(ledger: Ledger) -> AsyncIterator[str]:
 
 
 async def metrics(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
     return {
         (sample.name, tuple(sample.labels.values())): sample.value

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Daemon,
+    backends,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
 
 pytestmark = pytest.mark.daemon
 
@@ -90,7 +99,7 @@ async def test_a_killed_backend_ends_its_own_sessions_and_the_next_go_elsewhere(
 
 async def test_no_backend_at_all_is_a_503_with_retry_after_or_a_502(tmp_path: Path) -> None:
     async with daemon(tmp_path, [f"http://127.0.0.1:{free_port()}"]) as running:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with http_client() as client:
             answer = await client.get(running.url)
             assert answer.status_code == 502
         await running.logged("backend failed", reason="connect: connection refused")

@@ -3,64 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import re
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Running, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Running,
+    backends,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
+from tests.daemon.shell import Operator, at_a_terminal
 
 pytestmark = pytest.mark.daemon
-
-
-class Operator:
-    """Somebody with a shell on the daemon's machine."""
-
-    def __init__(self, socket_path: Path) -> None:
-        self.socket_path = socket_path
-        self.environment = {**os.environ, "TRIO_WSB_SOCKET": str(socket_path), "COLUMNS": "80"}
-
-    async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command and return its exit status, its output and its complaints."""
-        with trio.fail_after(PATIENCE):
-            done = await trio.run_process(
-                [sys.executable, "-m", "trio_wsb", *arguments],
-                env=self.environment,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-    async def json(self, *arguments: str) -> Any:
-        """Run a command with ``--json`` and return what it prints."""
-        status, out, err = await self.run(*arguments, "--json")
-        assert (status, err) == (0, "")
-        return json.loads(out)
-
-    async def curl(self, method: str, path: str) -> httpx.Response:
-        """Ask as ``curl --unix-socket`` does."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket_path))
-        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
-            return await client.request(method, f"http://localhost{path}")
 
 
 async def figures_settle(operator: Operator, started: Sequence[Backend], sessions: int) -> dict[str, Any]:
     """Return the status once every backend's report is younger than the last session."""
     with trio.fail_after(PATIENCE):
         while True:
-            status: dict[str, Any] = await operator.json("status")
+            status: dict[str, Any] = (await operator.curl("GET", "/status")).json()
             reported = sum(each["reported"] or 0 for each in status["backends"])
             exact = not any(each["foreign"] for each in status["backends"])
             if exact and reported == sessions and status["sessions"]["open"] == sessions:
@@ -203,44 +177,12 @@ async def test_a_killed_daemons_socket_is_taken_over_and_a_living_ones_is_not(tm
             assert (await operator.json("status"))["pid"] == running.running.process.pid
 
 
-@asynccontextmanager
-async def watching(
-    operator: Operator,
-) -> AsyncIterator[tuple[trio.Process, Callable[[str], Awaitable[None]]]]:
-    """Run ``status --watch`` in a terminal; what is yielded beside it waits until the terminal has shown a text."""
-    control, terminal = pty.openpty()
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_wsb", "status", "--watch"],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        env=operator.environment | {"LINES": "24", "TERM": "xterm"},
-    )
-    os.close(terminal)
-    shown = ""
-
-    async def see(wanted: str) -> None:
-        nonlocal shown
-        with trio.fail_after(PATIENCE):
-            while wanted not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown):
-                await trio.lowlevel.wait_readable(control)
-                shown += os.read(control, 65536).decode()
-
-    try:
-        yield process, see
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-        os.close(control)
-
-
 async def test_watching_in_a_terminal(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "control.sock")
     async with (
         backends(1) as (only,),
         daemon(tmp_path, [only.url], control={"socket": str(operator.socket_path)}) as running,
-        watching(operator) as (process, see),
+        at_a_terminal(operator, "status", "--watch") as (process, see),
     ):
         await see("0 open, 0 opened")
         async with clients() as made:
@@ -284,7 +226,7 @@ async def test_the_balancers_metrics_over_http(tmp_path: Path) -> None:
         backends(2, [], ["--foreign", "7"]) as started,
         daemon(tmp_path, [each.url for each in started]) as running,
         clients() as made,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as http,
+        http_client() as http,
     ):
         running.document["entryPoints"]["admin"] = {"address": f"127.0.0.1:{admin}"}
         running.write()

@@ -15,6 +15,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from tests.daemon.harness import http_client
 from trio_wsb.daemon.control import (
     HANDLING_TIMEOUT,
     MAX_BODY,
@@ -77,8 +78,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Path]:
 
 @asynccontextmanager
 async def client(path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as made:
+    async with http_client(uds=str(path), base_url="http://localhost", timeout=30) as made:
         yield made
 
 

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from structlog.testing import capture_logs
 
-from tests.daemon.harness import backends, daemon
+from tests.daemon.harness import backends, daemon, http_client
 from tests.daemon.state import PODS, STARTED, World, make_world
 from trio_wsb.daemon.reload import log_disabled
 from trio_wsb.daemon.views import Moment, reload_outcome, status
@@ -139,7 +138,7 @@ async def test_the_others_run(tmp_path: Path) -> None:
                 },
             },
         ) as running,
-        httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+        http_client(base_url=running.url) as client,
     ):
         assert [line["router"] for line in running.log("router disabled")] == ["admin", "dashboard", "typo"]
         paths = ("/api/health", "/health", "/admin", "/", "/dashboard", "/ping")

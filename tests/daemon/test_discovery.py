@@ -13,7 +13,17 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backend, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Daemon,
+    backend,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
 from tests.providers.nameserver import FakeNameServer
 from tests.tlsfiles import Authority
 
@@ -58,8 +68,7 @@ def settings(server: FakeNameServer) -> dict[str, Any]:
 
 
 async def status(running: Daemon) -> dict[str, Any]:
-    transport = httpx.AsyncHTTPTransport(uds=running.document["control"]["socket"])
-    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=PATIENCE) as client:
+    async with http_client(uds=running.document["control"]["socket"]) as client:
         found: dict[str, Any] = (await client.get("http://localhost/status")).json()
         return found
 
@@ -77,7 +86,7 @@ def urls(found: dict[str, Any]) -> list[str]:
 
 
 async def get(running: Daemon, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         return await client.get(f"{running.url}/request", headers=headers)
 
 

@@ -8,11 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Daemon,
+    backends,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
 from tests.providers.engine import Engine, serve
 
 pytestmark = pytest.mark.daemon
@@ -48,8 +57,7 @@ async def over(tmp_path: Path, engine: Engine, **changes: Any) -> AsyncIterator[
 
 
 async def status(running: Daemon) -> dict[str, Any]:
-    transport = httpx.AsyncHTTPTransport(uds=running.document["control"]["socket"])
-    async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
+    async with http_client(uds=running.document["control"]["socket"]) as client:
         document: dict[str, Any] = (await client.get("http://control/status")).json()
         return document
 
@@ -109,6 +117,49 @@ async def test_replicas_come_and_go_and_sessions_stay(tmp_path: Path) -> None:
             assert running.log("session ended") == []
 
 
+async def test_sessions_of_a_container_that_goes_are_drained(tmp_path: Path) -> None:
+    engine = Engine()
+    balancer = "traefik.http.services.chat.loadbalancer"
+    wanted = {
+        f"{balancer}.onremove": "drain",
+        f"{balancer}.drain.rate": "20/s",
+        f"{balancer}.drain.closecode": "1012",
+    }
+    async with (
+        backends(2) as (one, two),
+        serve(engine, tmp_path / "docker.sock"),
+        clients() as made,
+    ):
+        leaving = replica(engine, one, "chat-1", **wanted)
+        replica(engine, two, "chat-2", **wanted)
+        async with over(tmp_path, engine) as running:
+            sessions = await made.connect_many(f"{running.ws}/ws", 20)
+            before = {each["url"]: each["live"] for each in (await status(running))["backends"]}
+            there, elsewhere = before[one.url], before[two.url]
+            assert there + elsewhere == 20
+            assert min(there, elsewhere) > 5
+            # It is told to go and goes on for a while, as a container with a stop signal does.
+            engine.turn(leaving, "unhealthy")
+            begun = await running.logged("drain begins", backend=one.url)
+            assert (begun["service"], begun["sessions"]) == ("chat@docker", there)
+            over_with = await running.logged("drained", backend=one.url)
+            assert (over_with["ended"], over_with["cut"]) == (there, 0)
+            closed = [each for each in sessions if each.closed]
+            assert [each.closed.code for each in closed if each.closed is not None] == [1012] * there
+            assert {line["cause"] for line in running.log("session ended")} == {"drain"}
+            engine.stop(leaving)
+            for each in sessions:
+                if not each.closed:
+                    await echo(each, "not disturbed")
+            document = await status(running)
+            assert servers(document) == {two.url}
+            assert [each["live"] for each in document["backends"]] == [elsewhere]
+            # Those that come again find the other one.
+            again = await made.connect_many(f"{running.ws}/ws", 10)
+            for each in again:
+                await echo(each, "hello")
+
+
 async def test_what_is_bad_is_shown_with_its_name(tmp_path: Path) -> None:
     engine = Engine()
     async with (
@@ -134,7 +185,7 @@ async def test_what_is_bad_is_shown_with_its_name(tmp_path: Path) -> None:
         ]
         assert sorted(shown["problems"]) == problems
         assert {line["problem"] for line in running.log("configuration problem")} == set(problems)
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             admin = running.document["entryPoints"]["admin"]["address"]
             row = (await client.get(f"http://{admin}/api/http/routers/other@docker")).json()
             assert (row["status"], row["provider"]) == ("disabled", "docker")
@@ -208,6 +259,6 @@ async def test_files_and_containers_together(tmp_path: Path) -> None:
         # Without the provider nothing of it is left.
         del running.document["providers"]["docker"]
         running.write()
-        await running.reload(count=running.log("configuration reloaded")[-1]["reloads"] + 1)
-        document = await status(running)
-        assert (servers(document), document["configuration"]["providers"]) == (set(), [])
+        running.running.signal(signal.SIGHUP)  # the next reload may be one for a container still
+        document = await until(running, lambda now: not now["configuration"]["providers"])
+        assert servers(document) == set()

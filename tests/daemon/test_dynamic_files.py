@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo
+from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, http_client
 
 pytestmark = pytest.mark.daemon
 
@@ -47,8 +46,7 @@ async def with_directory(tmp_path: Path, **files: str) -> AsyncIterator[tuple[Da
 
 
 async def status(running: Daemon) -> dict[str, Any]:
-    transport = httpx.AsyncHTTPTransport(uds=running.document["control"]["socket"])
-    async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
+    async with http_client(uds=running.document["control"]["socket"]) as client:
         document: dict[str, Any] = (await client.get("http://control/status")).json()
         return document
 

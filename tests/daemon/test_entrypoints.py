@@ -14,7 +14,17 @@ import pytest
 import trio
 from trio_websocket import wrap_client_stream
 
-from tests.daemon.harness import PATIENCE, Backend, backend, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Running,
+    backend,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
 
 LINE = b"PROXY TCP4 203.0.113.7 192.0.2.1 5678 443\r\n"
 
@@ -34,8 +44,7 @@ def http(pod: Backend, **middlewares: Any) -> dict[str, Any]:
 
 
 async def ask(url: str, *, path: str | None = None, **options: Any) -> httpx.Response:
-    transport = httpx.AsyncHTTPTransport(uds=path)
-    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=PATIENCE) as client:
+    async with http_client(uds=path) as client:
         return await client.get(url, **options)
 
 
@@ -140,6 +149,13 @@ async def test_everything_is_sent_to_the_port_of_another_entry_point(one: Backen
         assert (await ask(f"{running.url}/ping")).status_code == 200
         answer = await ask(f"http://127.0.0.1:{secure}/api/stats")
         assert (answer.status_code, answer.headers["x-entry"]) == (200, "yes")
+        socket_path: str = running.document["control"]["socket"]
+        wide = {"COLUMNS": "120"}
+        async with Running.start("status", "--socket", socket_path, environment=wide) as shown:
+            await shown.line(
+                f"sends requests to https, port {secure}, permanently (web-to-websecure@internal)"
+            )
+            assert await shown.exit() == 0
 
 
 @pytest.mark.daemon

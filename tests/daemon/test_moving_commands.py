@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ import pytest
 import trio
 
 from tests.daemon.harness import PATIENCE, Daemon, Running, backends, daemon
-from tests.daemon.test_commands import Operator
+from tests.daemon.shell import Operator, at_a_terminal
 
 pytestmark = pytest.mark.daemon
 
@@ -161,35 +157,3 @@ async def test_rebalance(tmp_path: Path) -> None:
         assert out.splitlines()[-1].startswith("chat rebalanced in ")
         assert live(await settled(operator, open_are(CLIENTS))) == [30, 30, 30]
         assert (await finished(clients))["lost"] == {"1012": 30}
-
-
-@asynccontextmanager
-async def at_a_terminal(
-    operator: Operator, *arguments: str
-) -> AsyncIterator[tuple[trio.Process, Callable[[str], Awaitable[None]]]]:
-    """Run a command in a terminal; what is yielded beside it waits until the terminal has shown a text."""
-    control, terminal = pty.openpty()
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_wsb", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-        env=operator.environment | {"LINES": "24", "TERM": "xterm"},
-    )
-    shown = ""
-
-    async def see(wanted: str) -> None:
-        nonlocal shown
-        with trio.fail_after(PATIENCE):
-            while wanted not in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown):
-                await trio.lowlevel.wait_readable(control)
-                shown += os.read(control, 65536).decode()
-
-    try:
-        yield process, see
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-        os.close(terminal)
-        os.close(control)

@@ -13,13 +13,13 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import Backend, Daemon, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import Backend, Daemon, backends, clients, daemon, echo, free_port, http_client
 
 pytestmark = pytest.mark.daemon
 
 
 async def status(url: str) -> int:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_client() as client:
         return (await client.get(f"{url}/ping")).status_code
 
 
@@ -132,7 +132,7 @@ async def test_a_stop_closes_every_session_with_1001_spread_over_the_grace_perio
         clients() as made,
     ):
         connections = [await made.connect(running.ws) for _ in range(60)]
-        kept_alive = httpx.AsyncClient(trust_env=False)
+        kept_alive = http_client()
         assert (await kept_alive.get(f"{running.url}/ping")).status_code == 200
         closed_at: list[float] = []
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo
+from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, http_client
 from trio_wsb.balancing.sticky import sticky_value
 
 pytestmark = pytest.mark.daemon
@@ -31,8 +30,7 @@ async def sessions(started: list[Backend]) -> list[int]:
 
 
 async def status(running: Daemon) -> dict[str, Any]:
-    transport = httpx.AsyncHTTPTransport(uds=running.document["control"]["socket"])
-    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=PATIENCE) as client:
+    async with http_client(uds=running.document["control"]["socket"]) as client:
         found: dict[str, Any] = (await client.get("http://localhost/status")).json()
         return found
 
@@ -54,7 +52,7 @@ async def test_checks_take_a_dead_backend_out_and_a_reload_remembers(tmp_path: P
             assert states == {started[0].url: "down", started[1].url: "ready"}
             started[1].running.process.kill()
             await running.logged("backend down", backend=started[1].url)
-            async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+            async with http_client() as client:
                 assert (await client.get(running.url)).status_code == 503
             assert running.log("no backend")[-1]["reason"] == "all 2 backends down by health check"
 
@@ -78,7 +76,7 @@ async def test_failover_weighted_and_sticky(tmp_path: Path) -> None:
         async with (
             daemon(tmp_path, [], http=http) as running,
             clients() as made,
-            httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
+            http_client() as client,
         ):
             await made.connect_many(running.ws, 8)
             assert await sessions(started) == [6, 0, 2]

@@ -55,6 +55,7 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
             "maxConnections": 20000,
             "waiting": False,
             "tlsHandshakes": None,
+            "redirection": None,
         },
         {
             "name": "web",
@@ -63,6 +64,7 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
             "maxConnections": 20000,
             "waiting": False,
             "tlsHandshakes": None,
+            "redirection": None,
         },
     ]
     quiet = {"enabled": False, "running": False, "quietFor": 0.0, "plan": None}
@@ -95,6 +97,33 @@ def test_a_daemon_that_has_just_begun(world: World) -> None:
         "health": None,
         "drain": None,
     }
+
+
+def test_redirections(tmp_path: Path) -> None:
+    def sent_to(to: str, **options: Any) -> dict[str, Any]:
+        return {"http": {"redirections": {"entryPoint": {"to": to, **options}}}}
+
+    missing = {"redirections": {"entryPoint": {"to": "secure"}}, "middlewares": ["nowhere"]}
+    entry_points = {
+        "web": {"address": ":8000", **sent_to("secure")},
+        "old": {"address": ":8001", **sent_to(":444", scheme="http", permanent=False, priority=7)},
+        "bad": {"address": ":8002", "http": missing},
+        "secure": {"address": ":8443"},
+    }
+    document = look(make_world(tmp_path, {"entryPoints": entry_points}), 1.0)
+    assert {each["name"]: each["redirection"] for each in document["entryPoints"]} == {
+        "web": {
+            "router": "web-to-secure@internal", "to": "secure", "scheme": "https", "port": 8443, "permanent": True,
+            "priority": 2**63 - 2,
+        },
+        "old": {
+            "router": "old-to-444@internal", "to": ":444", "scheme": "http", "port": 444, "permanent": False, "priority": 7,
+        },
+        "bad": None,  # what guards it is not there, so it is among the disabled routers
+        "secure": None,
+    }  # fmt: skip
+    (disabled,) = [each for each in document["routers"] if each["status"] == "disabled"]
+    assert disabled["name"] == "bad-to-secure@internal"
 
 
 def test_reports_and_their_age(world: World) -> None:

@@ -14,6 +14,7 @@ import trio
 import trustme
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection
 
+from tests.daemon.harness import http_client
 from trio_wsb.addresses import ListenAddress
 from trio_wsb.demo import backend as backend_module
 from trio_wsb.demo.backend import METRIC_FAULTS, Behaviour, DemoBackend, MetricFault
@@ -65,7 +66,7 @@ async def test_echoes_text_and_binary_and_counts_its_sessions() -> None:
 
 
 async def test_reports_as_a_balancer_expects_on_one_kept_connection() -> None:
-    async with running(Behaviour(name="b1", foreign=5)) as (backend, url), httpx.AsyncClient() as http:
+    async with running(Behaviour(name="b1", foreign=5)) as (backend, url), http_client() as http:
         async with websocket(url):
             for _ in range(3):
                 answer = await http.get(url + "/metric?x")
@@ -80,7 +81,7 @@ async def test_reports_as_a_balancer_expects_on_one_kept_connection() -> None:
 
 
 async def test_plain_requests() -> None:
-    async with running(Behaviour(name="b1")) as (_, url), httpx.AsyncClient() as http:
+    async with running(Behaviour(name="b1")) as (_, url), http_client() as http:
         assert (await http.get(url + "/api/health")).json() == {"status": "ok"}
         head = await http.head(url + "/api/health")
         assert (head.status_code, head.content) == (200, b"")
@@ -98,7 +99,7 @@ async def test_a_chunked_body_and_one_that_is_too_large(monkeypatch: pytest.Monk
         for _ in range(10):
             yield b"0123456789"
 
-    async with running() as (_, url), httpx.AsyncClient() as http:
+    async with running() as (_, url), http_client() as http:
         assert (await http.post(url + "/echo", content=chunks())).content == b"0123456789" * 10
         monkeypatch.setattr(backend_module, "MAX_PLAIN_BODY", 50)
         assert (await http.post(url + "/echo", content=b"x" * 51)).status_code == 400
@@ -107,7 +108,7 @@ async def test_a_chunked_body_and_one_that_is_too_large(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("fault", METRIC_FAULTS)
 async def test_metric_faults(fault: MetricFault) -> None:
     async with running(Behaviour(metric_fault=fault)) as (backend, url):
-        async with httpx.AsyncClient(timeout=0.2) as http:
+        async with http_client(timeout=0.2) as http:
             if fault in {"hang", "drip"}:
                 with pytest.raises(httpx.ReadTimeout):
                     await http.get(url + "/metric")
@@ -122,10 +123,10 @@ async def test_metric_faults(fault: MetricFault) -> None:
         if fault in {"negative", "boolean"}:
             assert answer.json() == {"agentsConnections": -1 if fault == "negative" else True}
         if fault == "redirect":
-            async with httpx.AsyncClient(follow_redirects=True) as http:
+            async with http_client(follow_redirects=True) as http:
                 assert (await http.get(url + "/metric")).json() == {"agentsConnections": 0}
         backend.behaviour.metric_fault = None
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             assert (await http.get(url + "/metric")).json()["agentsConnections"] == 0
 
 
@@ -179,7 +180,7 @@ async def test_drops_after_the_101() -> None:
 
 async def test_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Behaviour(accept_delay=0.05, slow_echo=0.05, metric_delay=0.05)
-    async with running(slow) as (_, url), httpx.AsyncClient() as http:
+    async with running(slow) as (_, url), http_client() as http:
         times = [trio.current_time()]
         async with websocket(url) as connection:
             times.append(trio.current_time())

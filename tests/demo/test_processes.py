@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import trio
 
 from tests.demo.processes import demo_backend, descendants, process, wait_for_ends
 from trio_wsb.demo.children import ChildDiedError, Children
+from trio_wsb.demo.orchestra import directory_for_a_socket
 from trio_wsb.demo.totals import parse_totals
 
 pytestmark = pytest.mark.daemon
@@ -160,10 +162,18 @@ def test_a_killed_parent_takes_its_children_along(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def playing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+def playing(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
     """A demo whose first clients are about to connect."""
-    # A demo that is killed cannot remove its directory.
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    # A demo that is killed cannot remove its directory; a test's own may be too long a path for a socket.
+    with (
+        tempfile.TemporaryDirectory(prefix="wsb") as directory,
+        monkeypatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", directory)
+        yield from _playing()
+
+
+def _playing() -> Iterator[subprocess.Popen[str]]:
     with process("demo", "--duration", "60", "--clients", "40") as popen:
         assert popen.stdout is not None
         while "clients begin to connect" not in (line := popen.stdout.readline()):
@@ -192,6 +202,15 @@ def test_the_demo_ends_cleanly_at_a_signal(playing: subprocess.Popen[str], numbe
     assert (playing.returncode, err) == (0, ""), out
     assert "ended too early" in out
     assert "FAIL" not in out
+
+
+@pytest.mark.parametrize(("length", "used"), [(20, True), (63, True), (64, False), (200, False)])
+def test_where_a_sockets_path_does_not_fit_the_demo_goes_elsewhere(
+    length: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = "/" + "d" * (length - 1)
+    monkeypatch.setattr(tempfile, "tempdir", wanted)
+    assert directory_for_a_socket() == (wanted if used else "/tmp")
 
 
 def test_the_demo_killed_leaves_nothing(playing: subprocess.Popen[str]) -> None:

@@ -14,11 +14,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import PATIENCE, Backend, Clients, Daemon, backend, clients, daemon, echo, free_port
+from tests.daemon.harness import (
+    PATIENCE,
+    Backend,
+    Clients,
+    Daemon,
+    backend,
+    clients,
+    daemon,
+    echo,
+    free_port,
+    http_client,
+)
 
 RELAYS = ("stream", "kernel")
 """Who may move the bytes; where the kernel cannot, its sessions are the daemon's too, and the tests hold all the same."""
@@ -94,8 +104,7 @@ class World:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async def ask(self, path: str) -> Document:
-        transport = httpx.AsyncHTTPTransport(uds=self.daemon.document["control"]["socket"])
-        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE, trust_env=False) as client:
+        async with http_client(uds=self.daemon.document["control"]["socket"]) as client:
             answer: Document = (await client.get(f"http://localhost{path}")).json()
             return answer
 

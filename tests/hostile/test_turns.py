@@ -16,8 +16,12 @@ from tests.proxy.stage import die, get, staged
 from trio_wsb.addresses import BackendURL, parse_ip
 from trio_wsb.net.channel import Buffer, ByteChannel, Data
 from trio_wsb.proxy.connection import Connection
+from trio_wsb.proxy.guard import NO_LIMITS, SessionLimits
 from trio_wsb.proxy.peer import Peer
+from trio_wsb.proxy.pump import SCRATCH_SIZE
+from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.runtime import TransportRuntime
+from trio_wsb.websocket.gate import FRAMES_AT_ONCE
 
 MOST_AT_ONCE = 128 * 1024
 """Bytes that one connection may take in a turn."""
@@ -103,3 +107,55 @@ async def test_others_get_their_turn(name: str, autojump_clock: trio.testing.Moc
                 break
         nursery.cancel_scope.cancel()
     assert worst <= MOST_AT_ONCE
+
+
+class Flood(Endless):
+    """One that fills every buffer."""
+
+    def recv_into(self, buffer: Buffer, /) -> int:
+        missing = len(memoryview(buffer)) - len(self.first)
+        if missing > 0:
+            self.first += self.again * (1 + missing // len(self.again))
+        return super().recv_into(buffer)
+
+
+EMPTY = {
+    "messages": b"\x82\x80abcd",
+    "pings": b"\x89\x80abcd",
+    "fragments": b"\x00\x80abcd",
+}
+LIMITS = {
+    "no limit": NO_LIMITS,
+    "size": SessionLimits(max_message_bytes=1000),
+    "rate": SessionLimits(message_rate=1e9, message_burst=1 << 40),
+}
+
+MOST_FRAMES = 2 * (1 + SCRATCH_SIZE // len(EMPTY["messages"]))
+"""Frames of one session that pass in a turn, about 10 ms, where they are only counted."""
+
+MOST_JUDGED = 5 * FRAMES_AT_ONCE
+"""The same where each is judged."""
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("kind", EMPTY)
+async def test_empty_frames_leave_others_their_turn(kind: str, limit: str) -> None:
+    client = Flood(b"\x02\x80abcd" if kind == "fragments" else b"\x82\x80abcd", EMPTY[kind])
+    relay = Relay(
+        client,
+        Endless(b""),
+        scratch=memoryview(bytearray(SCRATCH_SIZE)),
+        write_timeout=0,
+        watch=lambda _: None,
+        limits=LIMITS[limit],
+    )
+    worst = seen = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        while seen < 10 * MOST_FRAMES:
+            await trio.lowlevel.checkpoint()
+            client.at_once = 0
+            frames = relay.up.scanner.frames
+            worst, seen = max(worst, frames - seen), frames
+        nursery.cancel_scope.cancel()
+    assert worst <= (MOST_FRAMES if limit == "no limit" else MOST_JUDGED)

@@ -3,7 +3,15 @@ from __future__ import annotations
 import h11
 import pytest
 
-from trio_wsb.http.answers import NO_SERVER, NOT_FOUND, error_response, text_response
+from trio_wsb.http.answers import (
+    NO_SERVER,
+    NOT_FOUND,
+    content_size,
+    error_response,
+    framed_response,
+    json_response,
+    text_response,
+)
 
 
 def test_an_error() -> None:
@@ -47,3 +55,39 @@ def test_h11_understands_it(status: int) -> None:
 def test_a_field_cannot_split_it() -> None:
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         error_response(400, "bad", [("X", "a\r\nSet-Cookie: b")])
+
+
+def test_a_document() -> None:
+    assert json_response(200, {"a": [1, None]}, close=False) == (
+        b"HTTP/1.1 200 OK\r\n"
+        b"Content-Type: application/json\r\n"
+        b"X-Content-Type-Options: nosniff\r\n"
+        b"Content-Length: 17\r\n"
+        b"Cache-Control: no-store\r\n"
+        b"\r\n"
+        b'{"a": [1, null]}\n'
+    )
+
+
+def test_a_number_that_json_has_not() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_response(200, {"load": float("inf")})
+
+
+def test_the_fields_of_somebody_else_with_our_framing() -> None:
+    fields = [("Location", "https://chat.example/"), ("Date", "Sun, 06 Nov 1994 08:49:37 GMT")]
+    whole = framed_response(302, fields, b"there", date=0.0)
+    assert whole == (
+        b"HTTP/1.1 302 Found\r\n"
+        b"Location: https://chat.example/\r\n"
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+        b"Content-Length: 5\r\n"
+        b"Connection: close\r\n"
+        b"\r\n"
+        b"there"
+    )
+    assert content_size(whole) == 5
+    head = framed_response(302, fields, b"there", head_only=True, close=False)
+    assert b"Content-Length: 5\r\n" in head
+    assert b"Connection" not in head
+    assert content_size(head) == 0

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Daemon, daemon
+from tests.daemon.harness import PATIENCE, Daemon, daemon, http_client
 from tests.interop.peers.httpserver import digest_of, http_server, large
 from tests.interop.stage import services
 
@@ -30,7 +30,7 @@ async def balancer(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 @pytest.fixture
 async def client(balancer: Daemon) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=balancer.url, trust_env=False, timeout=PATIENCE) as client:
+    async with http_client(base_url=balancer.url) as client:
         yield client
 
 

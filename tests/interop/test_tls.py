@@ -14,7 +14,7 @@ import pytest
 import trio
 import trustme
 
-from tests.daemon.harness import PATIENCE, Daemon, daemon
+from tests.daemon.harness import PATIENCE, Daemon, daemon, http_client
 from tests.interop.peers.endpoint import LOST, End, Offer, RefusedError
 from tests.interop.peers.websocketspeer import WebsocketsPeer
 from tests.interop.peers.wsprotopeer import WsprotoEnd
@@ -90,7 +90,7 @@ async def try_session(running: Daemon) -> str:
 async def check_that_it_works(running: Daemon, backend: DemoBackend) -> None:
     """Sessions, plain requests and count requests reach the backend."""
     assert await try_session(running) == "over TLS"
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         answer = await client.get(f"{running.url}/api/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         # The foreign connections that only a report can tell.
@@ -172,7 +172,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path, 
         assert line["reason"].startswith("tls: the certificate is not trusted: ")
         line = await running.logged("no fresh report", backend=url)
         assert "certificate" in line["reason"]
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             assert (await client.get(f"{running.url}/api/health")).status_code == 502
         assert (backend.accepted, backend.metric_requests) == (0, 0)
 

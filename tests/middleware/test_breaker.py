@@ -49,6 +49,7 @@ def test_a_life() -> None:
     circuit = breaker()
     assert not tell(circuit, 0.0, 101)
     assert tell(circuit, 1.0, 101) is False
+    assert circuit.figures_at(1.1).attempts == 2
     assert [tell(circuit, at, 500) for at in (1.2, 1.4, 1.6)] == [False, False, True]
     assert circuit.state is State.OPEN
     assert circuit.admit(11.59) is None

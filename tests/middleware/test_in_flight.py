@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_wsb.middleware.in_flight import InFlightLimiter
+from trio_wsb.middleware.in_flight import InFlightLimiter, InFlightReqOptions
+from trio_wsb.middleware.source import SourceCriterionOptions
 
 
 def test_as_many_as_the_amount_for_each_source() -> None:
@@ -60,3 +61,11 @@ def test_counts_like_a_counter(amount: int, steps: list[tuple[bool, str]]) -> No
             held[key] -= 1
     assert limiter.total == held.total()
     assert all(limiter.held(key) == held[key] for key in "abc")
+
+
+def test_what_is_wrong_with_the_source_is_said_in_its_place() -> None:
+    assert list(InFlightReqOptions(3).problems()) == []
+    both = SourceCriterionOptions(request_header_name="X-User", request_host=True)
+    problems = list(InFlightReqOptions(3, both).problems())
+    assert problems
+    assert {each.path[0] for each in problems} == {"source_criterion"}

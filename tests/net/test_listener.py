@@ -190,7 +190,6 @@ async def test_connections_are_handed_over_ready(
 async def test_running_out_neither_spins_nor_ends_it(
     error: int, sock: socket.socket, opened: list[socket.socket], autojump_clock: trio.testing.MockClock
 ) -> None:
-    structlog.reset_defaults()
     accepted = Accepted(opened)
     flaky = Flaky.take_over(sock, *[error] * 100)
     opened += [flaky, connect(flaky.getsockname()[1])]
@@ -210,7 +209,6 @@ async def test_running_out_neither_spins_nor_ends_it(
 async def test_running_out_of_descriptors_really(
     sock: socket.socket, opened: list[socket.socket], autojump_clock: trio.testing.MockClock
 ) -> None:
-    structlog.reset_defaults()
     opened += [connect(sock.getsockname()[1]) for _ in range(20)]
     clients = len(opened)
     accepted = Accepted(opened)
@@ -238,7 +236,6 @@ async def test_running_out_of_descriptors_really(
 async def test_clients_do_not_get_what_is_reserved(
     sock: socket.socket, opened: list[socket.socket], autojump_clock: trio.testing.MockClock
 ) -> None:
-    structlog.reset_defaults()
     opened += [connect(sock.getsockname()[1]) for _ in range(20)]
     clients = len(opened)
     accepted = Accepted(opened)
@@ -279,7 +276,6 @@ async def test_clients_do_not_get_what_is_reserved(
 async def test_what_goes_wrong_with_one_connection_is_passed_over(
     sock: socket.socket, opened: list[socket.socket]
 ) -> None:
-    structlog.reset_defaults()
     accepted = Accepted(opened)
     errors = (errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EPERM, errno.EINTR)
     flaky = Flaky.take_over(sock, *errors)

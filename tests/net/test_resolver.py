@@ -98,11 +98,32 @@ async def test_a_failure_holds_for_a_moment_only(autojump_clock: trio.testing.Mo
     assert (await timed(resolver))[1] == "10.0.0.1"
 
 
+async def test_questions_are_counted(autojump_clock: trio.testing.MockClock) -> None:
+    source = Answers()
+    resolver = Resolver(source)
+    await resolver.addresses(NAME, 80)
+    assert (resolver.answered_total, resolver.failed_total, resolver.failing) == (1, 0, {NAME: False})
+    source.failing = "no such name"
+    with pytest.raises(DialError):
+        await resolver.addresses(NAME, 81)
+    assert (resolver.answered_total, resolver.failed_total, resolver.failing) == (1, 1, {NAME: True})
+    # Nobody waits for ever; a question that nobody waits for any more has failed.
+    source.delay = math.inf
+    with trio.move_on_after(5.0):
+        await resolver.addresses("slow.example", 80)
+    assert (resolver.answered_total, resolver.failed_total) == (1, 2)
+    assert resolver.failing == {NAME: True, "slow.example": True}
+    source.failing, source.delay = "", 0.0
+    await trio.sleep(FAILURE_TTL)
+    for name, port in ((NAME, 81), ("slow.example", 80)):
+        await resolver.addresses(name, port)
+    assert (resolver.answered_total, resolver.failing) == (3, {NAME: False, "slow.example": False})
+
+
 @pytest.mark.parametrize("trouble", ["no name server answers", "hangs"])
 async def test_an_old_answer_is_better_than_none(
     trouble: str, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    structlog.reset_defaults()
     source = Answers()
     resolver = Resolver(source)
     nursery.start_soon(resolver.run)

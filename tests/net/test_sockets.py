@@ -122,6 +122,8 @@ async def test_a_resolver_that_hangs_is_left_by_a_deadline(autojump_clock: trio.
     with trio.move_on_after(5) as scope:
         await dial_tcp("backend.example", 80)
     assert scope.cancelled_caught
+    with pytest.raises(DialError, match="timeout: no answer about its name in time"):
+        await dial_tcp("backend.example", 80, deadline=trio.current_time() + 5)
 
 
 async def test_a_dial_over_ipv6() -> None:

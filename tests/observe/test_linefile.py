@@ -77,7 +77,6 @@ def test_a_full_device() -> None:
 
 
 async def test_the_writer_on_a_full_device() -> None:
-    structlog.reset_defaults()
     writer = LineWriter("/dev/full", partial(open_to_append, "/dev/full"))
     with structlog.testing.capture_logs() as logs, trio.fail_after(20):
         async with trio.open_nursery() as nursery:

@@ -73,7 +73,6 @@ class Disk:
 
 @pytest.fixture
 def logs() -> Log:
-    structlog.reset_defaults()
     return []
 
 
@@ -82,7 +81,6 @@ async def writing(
     disk: Disk, *, buffering: int = 0, open_file: Callable[[], Disk] | None = None
 ) -> AsyncIterator[tuple[LineWriter, Log]]:
     writer = LineWriter("a.log", open_file or disk.open, buffering=buffering, in_thread=disk.in_thread)
-    structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)

@@ -16,7 +16,6 @@ def output() -> Iterator[LogOutput]:
     made = LogOutput()
     yield made
     made.close()
-    structlog.reset_defaults()
 
 
 def test_its_directory_is_created(tmp_path: Path, output: LogOutput) -> None:

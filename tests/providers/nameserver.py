@@ -44,13 +44,13 @@ class FakeNameServer:
         del self.zone[f"{name}.", rdtype]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[FakeNameServer]:
-        """Serve on a free port of loopback, the same for UDP and TCP, until the block ends."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[FakeNameServer]:
+        """Serve on a port of loopback, a free one unless given, the same for UDP and TCP, until the block ends."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
         port = listeners[0].socket.getsockname()[1]
-        self.address = NameServer("127.0.0.1", port)
+        self.address = NameServer(host, port)
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            await udp.bind(("127.0.0.1", port))
+            await udp.bind((host, port))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_udp, udp)
                 nursery.start_soon(trio.serve_listeners, self._serve_tcp, listeners)

@@ -6,11 +6,10 @@ from collections.abc import Generator
 
 from websockets.frames import Frame
 
-from tests.proxy.world import Bench
-from trio_wsb.net.memory import MemoryChannel
+from tests.proxy.world import Bench, FarEnd
 
 
-async def next_frame(bench: Bench, channel: MemoryChannel) -> Frame:
+async def next_frame(bench: Bench, channel: FarEnd) -> Frame:
     """Receive exactly one frame; its mask must be what that side is due."""
     needed = 0
 

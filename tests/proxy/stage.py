@@ -368,7 +368,6 @@ async def staged(
             end.close()
 
     proxy = Proxy(Runtime({"web": entry}), dial=dial, server_name=server_name, wall_clock=wall_clock)
-    structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:
         # In virtual time a test that would hang fails at once.
         with trio.fail_after(PATIENCE):

@@ -22,10 +22,8 @@ from tests.proxy.stage import (
     status_of,
 )
 from trio_wsb.http.head import REQUEST_LIMITS
-from trio_wsb.net.channel import send_all
-from trio_wsb.net.memory import memory_channel_pair
-from trio_wsb.proxy.connection import REFUSAL_LIMIT, REFUSAL_TIMEOUT, refuse_connection
 from trio_wsb.proxy.runtime import Runtime
+from trio_wsb.proxy.turnaway import REFUSAL_LIMIT, REFUSAL_TIMEOUT
 from trio_wsb.routing.table import RouterTable
 
 PING = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 3\r\n\r\nOK\n"
@@ -326,34 +324,3 @@ async def test_no_ping_where_it_is_switched_off(autojump_clock: trio.testing.Moc
         client = stage.connect()
         await client.send(get("/ping"))
         assert (await client.response())[1] == b"/ping"
-
-
-# Over the limit.
-
-
-async def test_a_connection_over_the_limit_is_told_so(autojump_clock: trio.testing.MockClock) -> None:
-    far, near = memory_channel_pair()
-    client = End(far)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(refuse_connection, near, memoryview(bytearray(1000)))
-        await client.send(handshake())
-        answer = await client.rest()
-        assert status_of(answer) == 503
-        assert b"Retry-After: 5\r\n" in answer
-        client.close()
-    assert trio.current_time() == 0
-
-
-async def test_a_refused_connection_is_not_kept_for_long(autojump_clock: trio.testing.MockClock) -> None:
-    far, near = memory_channel_pair(100)
-    await refuse_connection(near, memoryview(bytearray(1000)))
-    assert trio.current_time() == REFUSAL_TIMEOUT
-    with pytest.raises(BrokenPipeError):
-        await send_all(far, b"x")
-
-
-async def test_a_refused_connection_that_is_gone_already(autojump_clock: trio.testing.MockClock) -> None:
-    far, near = memory_channel_pair()
-    far.abort()
-    await refuse_connection(near, memoryview(bytearray(1000)))
-    assert trio.current_time() == 0

@@ -12,7 +12,7 @@ from trio_wsb.addresses import Networks, parse_ip, parse_network
 from trio_wsb.http.forward import ForwardPolicy
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
 from trio_wsb.proxy.connection import Connection
-from trio_wsb.proxy.crowd import REPORT_INTERVAL, Crowd, Visit
+from trio_wsb.proxy.crowd import Crowd, Visit
 from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.runtime import EntryPointRuntime
 
@@ -103,13 +103,6 @@ async def test_who_speaks_for_many_is_exempt(
         assert visit is not None
         assert visit.wait()
     assert len(crowd) == 0
-
-
-def test_one_line_a_minute() -> None:
-    crowd = Crowd()
-    told = [crowd.refused("web", now) for now in (0.0, 1.0, REPORT_INTERVAL - 1, REPORT_INTERVAL)]
-    assert told == [True, False, False, True]
-    assert crowd.refused_total["web"] == 4
 
 
 async def connect(stage: Stage, crowd: Crowd, nursery: trio.Nursery) -> MemoryChannel | None:

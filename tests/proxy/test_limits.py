@@ -16,6 +16,8 @@ from trio_wsb.proxy.causes import CLOSE_CODES, Cause
 from trio_wsb.proxy.guard import SessionLimits
 from trio_wsb.proxy.relay import CLOSE_TIMEOUT, LAST_WORD_TIMEOUT, SILENT_TIMEOUT
 
+pytestmark = pytest.mark.usefixtures("relay_kind")
+
 LATE = 2.0
 """A limit is met so many seconds late at most: it is looked at once a second, as is what it is counted from."""
 

@@ -13,12 +13,13 @@ from attrs import define, field
 from websockets.frames import Frame, Opcode
 
 from tests.proxy.frames import next_frame
-from tests.proxy.world import Bench, close_frame, frame, relaying
+from tests.proxy.world import Bench, FarEnd, close_frame, frame, relaying
 from trio_wsb.net.channel import receive_some, send_all
-from trio_wsb.net.memory import MemoryChannel
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.guard import SessionLimits
 from trio_wsb.websocket.frames import mask_payload
+
+pytestmark = pytest.mark.usefixtures("relay_kind")
 
 LIMITS = SessionLimits(ping_interval=10, pong_timeout=5)
 PING = Opcode.PING
@@ -186,7 +187,7 @@ class Far:
     """One side: sends frames of its own in random pieces, answers pings late and only the latest, notes what it gets."""
 
     bench: Bench
-    channel: MemoryChannel
+    channel: FarEnd
     mask: bool
     rng: random.Random
     sent: list[tuple[Opcode, bytes, bool]] = field(factory=list)

@@ -14,6 +14,8 @@ from trio_wsb.net.channel import send_all
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.relay import CLOSE_TIMEOUT, HALF_CLOSED_TIMEOUT, LINGER_TIMEOUT, SCRATCH_SIZE
 
+pytestmark = pytest.mark.usefixtures("relay_kind")
+
 
 async def test_bytes_pass_unchanged_and_are_counted() -> None:
     async with relaying() as bench:

@@ -7,7 +7,6 @@ from attrs import evolve
 
 from trio_wsb.errors import BadRequest
 from trio_wsb.proxy.secure import (
-    REPORT_INTERVAL,
     Handshakes,
     Secured,
     Terms,
@@ -110,11 +109,3 @@ def test_places_follow_the_configuration() -> None:
     assert places.total_tokens == 5
     handshakes.places("web", 0)
     assert places.total_tokens == float("inf")
-
-
-def test_refusals_are_told_once_in_a_while() -> None:
-    handshakes = Handshakes()
-    told = [handshakes.refused("web", now) for now in (0.0, 1.0, REPORT_INTERVAL - 1, REPORT_INTERVAL)]
-    assert told == [True, False, False, True]
-    assert handshakes.refused("other", 1.0)
-    assert handshakes.refused_total == {"web": 4, "other": 1}

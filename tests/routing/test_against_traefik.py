@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Running, free_port
+from tests.daemon.harness import PATIENCE, Running, free_port, http_client
 from tests.routing.cases import CASES, OURS_REFUSES, REFUSED, Case
 from tests.traefik.harness import traefik_program
 from trio_wsb.routing.rules import parse_rule
@@ -90,7 +90,7 @@ async def routers(
     url = f"http://127.0.0.1:{api}/api/http/routers?per_page=1000"
     async with (
         Running.program(program, f"--configFile={directory / 'traefik.yml'}"),
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
+        http_client() as client,
     ):
         found: dict[str, Any] = {}
         with trio.fail_after(PATIENCE):

@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trio_wsb.addresses import parse_ip
+from trio_wsb.routing.grammar import MAX_NESTING
 from trio_wsb.routing.request import RequestView
-from trio_wsb.routing.rules import MAX_NESTING, MAX_RULE_LENGTH, RuleError, parse_rule
+from trio_wsb.routing.rules import MAX_RULE_LENGTH, RuleError, parse_rule
 
 
 def takes(rule: str, host: str = "example.com", target: str = "/") -> bool:

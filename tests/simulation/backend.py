@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Literal
@@ -10,7 +11,8 @@ import httpx
 import trio
 from attrs import define, field
 
-from tests.simulation.network import Conditions, Network, SimChannel, drawn_conditions
+from tests.simulation import plain
+from tests.simulation.network import Network, SimChannel, drawn_conditions
 from trio_wsb.addresses import BackendURL
 from trio_wsb.background.counts import CountTarget
 from trio_wsb.errors import DialError
@@ -35,6 +37,7 @@ class SimBackend:
     network: Network
     rng: Random
     rough: float = 0.0
+    tls: float = 0.0
     reach: Reach = "up"
     answers: Answers = "accepts"
     reports: Reports = "true"
@@ -50,6 +53,8 @@ class SimBackend:
     """Those that it has ended and the balancer may not know of yet."""
     changes: list[tuple[float, int]] = field(factory=list)
     """When its count of connections changed, and to what."""
+    done: Counter[str] = field(factory=Counter)
+    """Plain requests that were done, by path; several backends of a story may share it."""
     in_doubt: int = 0
     """When it counted last: connections that one side knew to be over and the other one did not."""
     foreign_then: int = 0
@@ -82,7 +87,7 @@ class SimBackend:
 
     async def dial(self, timeout: float) -> SimChannel:
         """Return the balancer's end of a new connection; this end is in `connections`. Raises DialError."""
-        conditions = drawn_conditions(self.rng, rough=self.rough) if self.rough else Conditions()
+        conditions = drawn_conditions(self.rng, rough=self.rough, tls=self.tls)
         await trio.sleep(conditions.latency)
         if self.reach == "refuses":
             raise DialError("connect", "connection refused")
@@ -114,7 +119,9 @@ class SimBackend:
             raise httpx.ReadError("reset")
         number: object = self.count
         self.over = {channel: None for channel in self.over if not channel.peer.closed}
-        self.in_doubt = len(self.over) + sum(channel.peer.closed for channel in self.open)
+        self.in_doubt = len(self.over) + sum(
+            channel.peer.closed or channel.peer.leaving for channel in self.open
+        )
         self.foreign_then = self.foreign
         match self.reports:
             case "zero":
@@ -161,6 +168,10 @@ class SimBackend:
             await send_all(
                 channel, self.rng.choice((b"\x16\x03\x01" * 20, b"HTTP/1.1 101 X\r\n\r\n", b"SSH-2.0\r\n"))
             )
+            return None
+        if b"\r\nUpgrade: websocket" not in head:
+            head_, _, rest = bytes(head).partition(b"\r\n\r\n")
+            await plain.answer(channel, head_, rest, self.rng, self.done)
             return None
         fields = dict(line.split(b": ", 1) for line in bytes(head).split(b"\r\n")[1:] if line)
         accept = accept_value(fields[b"Sec-WebSocket-Key"].decode())

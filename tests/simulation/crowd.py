@@ -11,9 +11,11 @@ from attrs import define, field
 from websockets.frames import Opcode
 
 from tests.simulation.backend import SimBackend
+from tests.simulation.copies import Copies
 from tests.simulation.ledger import Lane, Violation, encode
 from tests.simulation.network import GIVE_UP, Conditions, SimChannel, drawn_conditions
 from tests.simulation.peers import Manner, Talker
+from tests.simulation.plain import Asker, fields_of
 from tests.simulation.world import World
 from trio_wsb.addresses import BackendURL
 from trio_wsb.net.channel import receive_some, send_all
@@ -24,6 +26,7 @@ BY_PEERS = frozenset({Cause.CLIENT_CLOSED, Cause.BACKEND_CLOSED})
 GOING = frozenset({Cause.DRAIN, Cause.REBALANCE, Cause.SHUTDOWN, Cause.IDLE_TIMEOUT, Cause.MAX_LIFETIME})
 TOO_BIG = frozenset({Cause.CLIENT_MESSAGE_TOO_BIG, Cause.BACKEND_MESSAGE_TOO_BIG})
 
+STICKY = "home"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE_PATIENCE = 70.0
 """Seconds that a client waits for an answer to its handshake."""
@@ -50,6 +53,8 @@ class Habits:
     """How many connections are held up once, for up to 8 s."""
     early: float = 0.1
     """How many clients send a message without waiting for the 101."""
+    plain: float = 0.0
+    """How often a client asks plain requests instead of opening a session."""
     returns: bool = True
     pause: float = 1.0
     """Before a client comes back."""
@@ -76,7 +81,8 @@ class Conversation:
     def clean(self) -> bool:
         """Whether nobody has done it any harm, and both sides keep to the rules."""
         sides = (self.client, self.backend)
-        return not self.tampered and all(
+        confused = self.near.confused or (self.backend is not None and self.backend.channel.peer.confused)
+        return not (self.tampered or confused) and all(
             each is not None and each.manner.polite and not each.faulty for each in sides
         )
 
@@ -84,6 +90,30 @@ class Conversation:
     def halved(self) -> bool:
         """Whether the client has ended its direction without a Close frame."""
         return self.client is not None and self.client.halved
+
+
+@define(eq=False)
+class Jar:
+    """A client's cookies."""
+
+    value: str | None = None
+    given: bool = False
+    """Whether the last answer has set it."""
+    expected: str | None = None
+    """What was sent last."""
+
+    def line(self) -> str:
+        """Return the field to be sent, if any."""
+        return "" if self.value is None else f"Cookie: other=1; {STICKY}={self.value}\r\n"
+
+    def take(self, answer: bytes) -> None:
+        """Keep what an answer sets."""
+        found = fields_of(answer).get(b"set-cookie")
+        self.given = found is not None
+        if found is not None:
+            name, _, rest = found.decode().partition("=")
+            if name == STICKY:
+                self.value = rest.partition(";")[0]
 
 
 class Crowd:
@@ -103,6 +133,15 @@ class Crowd:
         self.judged = 0
         self.whole = 0
         """Conversations in which every byte had to arrive, and did."""
+        self.plain: Counter[int | None] = Counter()
+        """What plain requests came to, by status."""
+        self.copies = Copies(self.rng)
+        self.cookies: dict[str, BackendURL] = {}
+        """Where the cookies lead that were seen."""
+        self.loyal = 0
+        """Clients that came back to the backend that their cookie leads to."""
+        self.disturbed: set[BackendURL] = set()
+        """Backends that a client may find closed to it."""
         self._number = 0
         self._left = trio.Event()
         world.accepted = self.accepted
@@ -121,16 +160,37 @@ class Crowd:
     async def run(self, delay: float = 0.0) -> None:
         """Be a client until everybody leaves."""
         await self.pause(delay)
+        jar = Jar()
         while not self.leaving:
-            await self.converse()
+            if self.rng.random() < self.habits.plain:
+                await self.ask()
+            else:
+                await self.converse(jar)
             if not self.habits.returns:
                 return
             await self.pause(self.habits.pause * self.rng.uniform(0.2, 1.8))
 
-    async def converse(self) -> None:
+    async def ask(self) -> None:
+        """Ask plain requests on a connection of their own."""
+        world, rng = self.world, self.rng
+        far, near = world.network.connect(drawn_conditions(rng, rough=world.rough, tls=world.tls))
+        self._number += 1
+        _, done = world.connect(near)
+        asker = Asker(far, rng, str(self._number), world.done)
+        try:
+            await asker.run()
+        except Violation as violation:
+            world.fail(violation)
+        self.plain += asker.statuses
+        with trio.move_on_after(LAST_SECONDS):
+            await done.wait()
+            return
+        world.fail(Violation(f"request {self._number}: the balancer still holds its connection"))
+
+    async def converse(self, jar: Jar) -> None:
         """Connect, talk and end; check what came of it."""
         world, rng = self.world, self.rng
-        conditions = drawn_conditions(rng, rough=world.rough) if world.rough else Conditions()
+        conditions = drawn_conditions(rng, rough=world.rough, tls=world.tls)
         far, near = world.network.connect(conditions)
         self._number += 1
         path = f"/chat/{self._number}"
@@ -141,11 +201,12 @@ class Crowd:
             Lane(f"{self._number} up", True),
             Lane(f"{self._number} down", False),
         )
+        jar.expected = jar.value
         self.conversations[path] = conversation
         self.open[conversation] = None
         conversation.who, conversation.done = world.connect(near)
         try:
-            rest = await self._shake_hands(conversation, far, path)
+            rest = await self._shake_hands(conversation, far, path, jar)
             if rest is not None:
                 await self._talk(conversation, far, rest)
         finally:
@@ -155,8 +216,11 @@ class Crowd:
         with trio.move_on_after(LAST_SECONDS):
             await conversation.done.wait()
             await trio.lowlevel.checkpoint()
+            while not conversation.near.closed:
+                await trio.sleep(0.05)
             await self._backend_over(conversation)
             self.judge(conversation)
+            self._judge_cookie(conversation, jar)
             return
         world.fail(Violation(f"conversation {conversation.number}: the balancer still holds its connection"))
 
@@ -166,14 +230,17 @@ class Crowd:
             while not backend.ended:
                 await trio.sleep(0.05)
 
-    async def _shake_hands(self, conversation: Conversation, far: SimChannel, path: str) -> bytes | None:
+    async def _shake_hands(
+        self, conversation: Conversation, far: SimChannel, path: str, jar: Jar
+    ) -> bytes | None:
         request = (
             f"GET {path} HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{jar.line()}\r\n"
         ).encode()
         if self.rng.random() < self.habits.early:
             frame = encode(b"early", Opcode.TEXT, mask=True)
             conversation.up.send(frame)
+            conversation.up.written += frame
             request += frame
         head, buffer = bytearray(), bytearray(65536)
         try:
@@ -186,6 +253,7 @@ class Crowd:
         answer, found, rest = bytes(head).partition(b"\r\n\r\n")
         if found:
             conversation.status = int(answer.split(b" ")[1])
+            jar.take(answer)
         self.answers[conversation.status] += 1
         return rest if conversation.status == 101 else None
 
@@ -267,6 +335,8 @@ class Crowd:
                 return Manner(slow=rng.choice((0.05, 0.5, 3.0)), echoes=echoes)
             case "mute":
                 return Manner(mute=True)
+            case "dozy":
+                return Manner(dozes=rng.choice((0.05, 0.3)), echoes=echoes)
         return Manner(echoes=echoes)
 
     # Backends.
@@ -277,6 +347,11 @@ class Crowd:
         try:
             path, _, dropped = (await server.handshake(channel) or "").partition(" ")
             conversation = self.conversations.get(path)
+            if server.url in self.world.copied:
+                if path:
+                    lane = None if conversation is None else conversation.up
+                    await self.copies.take(server, channel, path, lane)
+                return
             if conversation is None:
                 return
             # An earlier try may have been accepted too, by a backend that broke before anybody knew.
@@ -293,6 +368,8 @@ class Crowd:
                 nursery.start_soon(self._act_backend, conversation, talker)
                 await talker.run()
                 nursery.cancel_scope.cancel()
+        except Violation as violation:
+            self.world.fail(violation)
         except (OSError, trio.ClosedResourceError):
             pass  # the balancer has given it up, or the story
         finally:
@@ -309,6 +386,7 @@ class Crowd:
 
     def break_down(self, server: SimBackend, how: str) -> None:
         """End all connections of a backend at once: reset, drop or vanish."""
+        self.disturbed.add(server.url)
         for conversation in list(self.open):
             if conversation.at == server.url:
                 conversation.tampered = True
@@ -316,6 +394,21 @@ class Crowd:
             {"reset": channel.abort, "drop": channel.close, "vanish": channel.vanish}[how]()
 
     # What must be true.
+
+    def _judge_cookie(self, conversation: Conversation, jar: Jar) -> None:
+        """Check that a cookie leads where it was given, and that its client is sent there."""
+        if conversation.status != 101 or conversation.at is None or jar.value is None:
+            return
+        words = f"conversation {conversation.number} at {conversation.at}"
+        if jar.given and self.cookies.setdefault(jar.value, conversation.at) != conversation.at:
+            self.world.fail(Violation(f"{words}: its cookie leads to {self.cookies[jar.value]}"))
+        home = self.cookies.get(jar.expected or "")
+        if home is None:
+            return
+        if home == conversation.at:
+            self.loyal += 1
+        elif home not in self.disturbed:
+            self.world.fail(Violation(f"{words}: its cookie leads to {home}, where nothing was wrong"))
 
     def judge(self, conversation: Conversation) -> None:
         """Check a conversation that is over. What is wrong fails the story."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import Counter
+from collections.abc import Sequence
 
 import trio
 from trio.abc import Instrument
@@ -12,8 +14,10 @@ from trio.lowlevel import Task
 from tests.simulation.crowd import Crowd
 from tests.simulation.ledger import Violation
 from tests.simulation.world import ENTRY, SERVICE, World
+from trio_wsb.balancing.backend import Backend
 from trio_wsb.daemon import views
 from trio_wsb.daemon.views import Moment
+from trio_wsb.proxy.mirrors import TappedChannel
 
 FULL_CHECK = 1.0
 """Seconds between two full checks."""
@@ -28,6 +32,9 @@ class EveryStep(Instrument):
     def __init__(self, world: World) -> None:
         self._world = world
         self._sessions = world.proxy.sessions
+        self._copied = world.copied
+        # As few look-ups as can be: this is done a million times.
+        self._backends: Sequence[weakref.ref[Backend]] = ()
         self.steps = 0
 
     def after_task_step(self, task: Task) -> None:
@@ -35,9 +42,18 @@ class EveryStep(Instrument):
         self.steps += 1
         world = self._world
         live = 0
-        for backend in world.tables._known.values():
+        copied = self._copied
+        known = world.tables._known
+        if len(known) != len(self._backends):
+            self._backends = known.valuerefs()
+        for ref in self._backends:
+            backend = ref()
+            if backend is None:
+                self._backends = ()
+                continue
             own = backend.live
-            live += own
+            if backend.url not in copied:
+                live += own
             if own < 0 or backend.own < own or backend.opening < 0:
                 world.fail(Violation(f"after a step of {task.name}: {backend!r} own={backend.own}"))
         if live != len(self._sessions) or live != len(world.witness.live):
@@ -59,7 +75,8 @@ def check(world: World) -> None:
     """Compare everything that counts sessions. Raises Violation."""
     proxy, witness, figures = world.proxy, world.witness, world.metrics.figures
     sessions = proxy.sessions
-    backends = list(world.tables)
+    copied = world.copied
+    backends = [backend for backend in world.tables if backend.url not in copied]
     totals = views.session_totals(world.state)
     equal(
         "open sessions",
@@ -81,6 +98,14 @@ def check(world: World) -> None:
         metrics=sum(figures.ended.values()),
         tally=sum(world.api.tally.close_codes.values()),
     )
+    open_copies = Counter(backend.url for backend, _ in proxy.mirrors._open.values())
+    for backend in world.tables:
+        if backend.url in copied and backend.live != open_copies[backend.url]:
+            raise Violation(
+                f"{backend.live} copies counted at {backend.url}, {open_copies[backend.url]} are open"
+            )
+    if any(count > 1 for count in world.copies_done.values()):
+        raise Violation("a copy of a plain request was sent twice")
     for session in sessions:
         if session.relay.up.ended and session.relay.down.ended:
             raise Violation(f"session {session.id} is counted as live and both directions have ended")
@@ -92,6 +117,8 @@ def check(world: World) -> None:
     for entry in world.counts:
         if entry.foreign is not None and entry.foreign < 0:
             raise Violation(f"foreign connections below 0: {entry.key}")
+    if world.table is not None and world.table.stalls:
+        raise Violation("the kernel relay lost sight of bytes")
     for line in world.logs:
         if str(line["event"]).startswith("internal error"):
             raise Violation(f"a fault of the balancer's own: {line}")
@@ -125,7 +152,10 @@ async def nothing_left(world: World, crowd: Crowd) -> None:
         "sessions never judged": len(world.witness.sessions),
         "sessions of drains": sum(drain.left for drain in world.drains),
         "idle requests": len(proxy._idle),
+        "copies": proxy.mirrors.running + len(proxy.mirrors._open),
     }
+    if world.table is not None:
+        left |= {"sessions in the kernel": len(world.table), "sockets in the map": world.table.entries()}
     found = {name: count for name, count in left.items() if count}
     if found:
         raise Violation(f"left over: {found}")
@@ -144,7 +174,8 @@ class Memory:
 
     def _note(self) -> None:
         for session in self._world.proxy.sessions:
-            self._alive.add(session.relay.client)
+            client = session.relay.client
+            self._alive.add(client._inner if isinstance(client, TappedChannel) else client)
 
     def check(self) -> None:
         """Raise Violation if anything still holds a session that is over."""

@@ -57,6 +57,8 @@ class Lane:
     own_frames: int = 0
     close: Received | None = None
     """The Close frame that arrived."""
+    written: bytearray = field(factory=bytearray)
+    """All that its sender has begun to write, where anybody asks."""
     _rest: bytearray = field(factory=bytearray)
 
     def send(self, frame: bytes) -> None:

@@ -3,16 +3,20 @@
 It follows Linux where it matters to a proxy: closing with unread bytes resets the connection, bytes that come for a closed
 socket are answered by a reset, a reset may destroy what the receiver has not read yet, and of a host that vanished
 nothing is heard until the kernel gives the connection up.
+
+An end may be in the hands of a `Watcher`, as a socket is in the map of the kernel relay: that decides what becomes of what arrives.
 """
 
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from math import inf
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 from weakref import ref
 
 import trio
@@ -22,6 +26,9 @@ from trio_wsb.net.channel import Buffer, ByteChannel, Data
 
 GIVE_UP: Final = 75.0
 """Seconds until a kernel gives up a connection whose peer has vanished (keepalive or TCP_USER_TIMEOUT, docs/explanation)."""
+
+KEPT: Final = 32
+"""Bytes that were read and may come once more."""
 
 
 @define(frozen=True)
@@ -39,6 +46,19 @@ class Conditions:
     """How often a send takes less, a receive gives less, or a segment is cut on its way."""
     half_close: bool = True
     """False for what behaves as TLS does."""
+
+
+class Watcher(Protocol):
+    """Who has an end of a connection in its hands, beside the one who reads and writes there."""
+
+    def arrived(self, piece: bytes) -> None:
+        """Take a segment."""
+
+    def ended(self) -> None:
+        """Note that there will be no more, by a FIN or a reset."""
+
+    def room(self) -> None:
+        """Note that there is room to write again."""
 
 
 class Network:
@@ -85,13 +105,14 @@ class _Flow:
 
     __slots__ = (
         "_last", "broken", "changed", "conditions", "dead", "eof", "error", "fin", "held_until", "inbox",
-        "network", "reader", "room",
+        "last", "network", "reader", "received", "room", "under_way", "written",
     )  # fmt: skip
 
     def __init__(self, network: Network, conditions: Conditions) -> None:
         self.network = network
         self.conditions = conditions
         self.inbox = bytearray()
+        self.last = b""  # read bytes, the last ones
         self.room = conditions.capacity
         self.fin = False  # the sender has ended it
         self.eof = False  # which has arrived
@@ -99,6 +120,9 @@ class _Flow:
         self.broken: OSError | None = None  # what the sender sees
         self.dead = False  # nothing arrives any more
         self.held_until = 0.0
+        self.written = 0  # bytes, and one for the end, as TCP counts them
+        self.received = 0  # which is what has been acknowledged, too
+        self.under_way: deque[Callable[[], None]] = deque()
         self._last = 0.0
         self.changed = trio.lowlevel.ParkingLot()
         self.reader: SimChannel
@@ -114,7 +138,31 @@ class _Flow:
         conditions = self.conditions
         delay = conditions.latency + self.network.rng.random() * conditions.jitter
         self._last = max(trio.current_time() + delay, self.held_until, self._last)
-        self.network.at(self._last, act)
+        self.under_way.append(act)
+        self.network.at(self._last, partial(self._due, act))
+
+    def _due(self, act: Callable[[], None]) -> None:
+        if self.under_way and self.under_way[0] is act:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Let what is to arrive next arrive now."""
+        if self.under_way:
+            self.under_way.popleft()()
+
+    def write(self, data: bytes) -> None:
+        """Take bytes for which there is room."""
+        self.room -= len(data)
+        self.written += len(data)
+        self.carry(data)
+
+    def take(self, count: int) -> None:
+        """Note that the receiver has so many bytes less to hold."""
+        self.room += count
+        self.changed.unpark_all()
+        watcher = self.reader.peer.watcher
+        if watcher is not None:
+            watcher.room()
 
     def carry(self, data: bytes) -> None:
         while data:
@@ -128,6 +176,14 @@ class _Flow:
         if self.reader.closed:
             self.reader.refuse()
             return
+        self.received += len(piece)
+        if self.reader.watcher is not None:
+            self.reader.watcher.arrived(piece)
+        else:
+            self.deliver(piece)
+
+    def deliver(self, piece: bytes) -> None:
+        """Let the receiver have it."""
         self.inbox += piece
         self.changed.unpark_all()
         self.reader.arrived()
@@ -135,20 +191,39 @@ class _Flow:
     def arrive_end(self) -> None:
         if not self.dead:
             self.eof = True
+            self.received += 1
             self.changed.unpark_all()
             self.reader.arrived()
+            if self.reader.watcher is not None:
+                self.reader.watcher.ended()
 
 
 class SimChannel(ByteChannel):
     """One end of a simulated connection."""
 
-    __slots__ = ("__weakref__", "_network", "can_half_close", "closed", "incoming", "outgoing", "peer")
+    __slots__ = (
+        "__weakref__",
+        "_network",
+        "can_half_close",
+        "closed",
+        "confused",
+        "incoming",
+        "leaving",
+        "outgoing",
+        "peer",
+        "watcher",
+    )
 
     def __init__(self, network: Network, incoming: _Flow, outgoing: _Flow) -> None:
         self._network = network
         self.incoming = incoming
         self.outgoing = outgoing
         self.closed = False
+        self.watcher: Watcher | None = None
+        self.leaving = False
+        """Whether whoever had it is done with it, but for what the watcher has still to write."""
+        self.confused = False
+        """Whether the watcher may do nothing but give it up."""
         self.can_half_close = outgoing.conditions.half_close
         self.peer: SimChannel
 
@@ -158,11 +233,12 @@ class SimChannel(ByteChannel):
         self._check_open()
         flow = self.incoming
         if flow.inbox:
-            count = min(len(buffer), flow.chop(len(flow.inbox)))
+            # The kernel cuts nothing itself; what is read of a socket in the hands of somebody else is theirs to cut.
+            count = min(len(buffer), len(flow.inbox) if self.watcher else flow.chop(len(flow.inbox)))
             buffer[:count] = flow.inbox[:count]
+            flow.last = bytes(flow.inbox[max(0, count - KEPT) : count])
             del flow.inbox[:count]
-            flow.room += count
-            flow.changed.unpark_all()
+            flow.take(count)
             return count
         if flow.error is not None:
             raise _anew(flow.error)
@@ -182,8 +258,7 @@ class SimChannel(ByteChannel):
         if flow.room <= 0:
             raise BlockingIOError
         count = flow.chop(min(len(data), flow.room))
-        flow.room -= count
-        flow.carry(bytes(memoryview(data)[:count]))
+        flow.write(bytes(memoryview(data)[:count]))
         return count
 
     async def wait_readable(self) -> None:
@@ -253,6 +328,7 @@ class SimChannel(ByteChannel):
 
     def _end(self) -> None:
         self.outgoing.fin = True
+        self.outgoing.written += 1
         self.outgoing.changed.unpark_all()
         self.outgoing.travel(self._end_arrives)
 
@@ -281,6 +357,8 @@ class SimChannel(ByteChannel):
         incoming.changed.unpark_all()
         outgoing.changed.unpark_all()
         self.arrived()
+        if self.watcher is not None:
+            self.watcher.ended()
 
     def _give_up(self) -> None:
         self.closed = True
@@ -298,8 +376,10 @@ def _anew(error: OSError) -> OSError:
     return type(error)(*error.args)
 
 
-def drawn_conditions(rng: Random, *, rough: float = 0.3) -> Conditions:
-    """Return what a connection is like; `rough` is how likely each kind of trouble is."""
+def drawn_conditions(rng: Random, *, rough: float = 0.3, tls: float = 0.0) -> Conditions:
+    """Return what a connection is like; `rough` is how likely each kind of trouble is, `tls` that it cannot half-close."""
+    if not rough:
+        return Conditions(half_close=rng.random() >= tls)
     conditions = Conditions(latency=rng.choice((0.0005, 0.005, 0.03)))
     if rng.random() < rough:
         conditions = evolve(conditions, jitter=rng.choice((0.001, 0.05, 1.0)))

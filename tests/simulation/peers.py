@@ -33,6 +33,8 @@ class Manner:
     """Seconds between two reads."""
     mute: bool = False
     """It reads, and answers neither pings nor Close frames."""
+    dozes: float = 0.0
+    """How often it does something else for a moment before it reads on."""
 
     @property
     def polite(self) -> bool:
@@ -82,6 +84,8 @@ class Talker:
     def message(self, size: int) -> None:
         """Send a message of random bytes, in several frames at times, with a control frame between them at times."""
         rng, payload = self.rng, self.rng.randbytes(size)
+        if rng.random() < 0.1:
+            self.say(payload[:5], Opcode.PING)
         if size < 2 or rng.random() < 0.7:
             self.say(payload, rng.choice((Opcode.BINARY, Opcode.TEXT)))
             return
@@ -150,6 +154,8 @@ class Talker:
                         waiting.deadline = min(waiting.deadline, trio.current_time() + CLOSE_PATIENCE)
                     if manner.slow:
                         await trio.sleep(manner.slow)
+                    if manner.dozes and self.rng.random() < manner.dozes:
+                        await trio.sleep(self.rng.choice((0.01, 0.3, 1.0)))
         except OSError:
             self.broke = True
         except trio.ClosedResourceError:
@@ -184,6 +190,7 @@ class Talker:
                     continue
                 if expected:
                     self.out.send(frame)
+                self.out.written += frame
                 self._busy = True
                 try:
                     await send_all(self.channel, frame)

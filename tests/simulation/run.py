@@ -20,10 +20,12 @@ from trio._core import _run
 
 from tests.simulation.balance import Balance
 from tests.simulation.crowd import Crowd
+from tests.simulation.errands import STORIES
 from tests.simulation.invariants import EveryStep, Memory, keep_checking, nothing_left
 from tests.simulation.ledger import Violation
-from tests.simulation.stories import STORIES, Stage, Story
+from tests.simulation.stories import Stage, Story
 from tests.simulation.world import SERVICE, world
+from trio_wsb.proxy.relaying import RelayKind
 
 PATIENCE = 3600.0
 """Seconds of virtual time that a story may last."""
@@ -42,6 +44,12 @@ class Outcome:
     causes: Counter[str]
     widest: int
     choices: int
+    in_kernel: int
+    """Sessions whose bytes the kernel moved."""
+    overtaken: int
+    """How often the kernel relay was overtaken between two looks."""
+    also: Counter[str]
+    """What else there was: copies, plain requests, clients that came back to their backend."""
     digest: str
     """Of everything that was logged, with its times: two runs of a seed have the same."""
 
@@ -57,13 +65,21 @@ def story_of(seed: int, name: str | None = None) -> Story:
     return next(story for story in STORIES if story.name == name)
 
 
-def replay_command(seed: int, name: str | None = None) -> str:
+def relay_of(seed: int, relay: RelayKind | None = None) -> RelayKind:
+    """Return the relay of a seed: they take turns, for each kind of story."""
+    return relay or ("stream", "kernel")[seed // len(STORIES) % 2]
+
+
+def replay_command(seed: int, name: str | None = None, relay: RelayKind | None = None) -> str:
     """Return the command that runs a seed again and tells what happens."""
     story = f" --story {name}" if name else ""
-    return f".venv/bin/python -m tests.simulation --seed {seed}{story} --trace"
+    moved = f" --relay {relay}" if relay else ""
+    return f".venv/bin/python -m tests.simulation --seed {seed}{story}{moved} --trace"
 
 
-def run_story(seed: int, name: str | None = None, *, trace: bool = False) -> Outcome:
+def run_story(
+    seed: int, name: str | None = None, relay: RelayKind | None = None, *, trace: bool = False
+) -> Outcome:
     """Run the story of a seed to its end and check it.
 
     Raises:
@@ -75,7 +91,7 @@ def run_story(seed: int, name: str | None = None, *, trace: bool = False) -> Out
     try:
         with deterministic(seed):
             clock = trio.testing.MockClock(autojump_threshold=0)
-            return trio.run(_play, seed, story, lines, clock=clock)
+            return trio.run(_play, seed, story, relay_of(seed, relay), lines, clock=clock)
     except BaseException as error:
         found = _first(error)
         if isinstance(found, KeyboardInterrupt):
@@ -85,7 +101,7 @@ def run_story(seed: int, name: str | None = None, *, trace: bool = False) -> Out
         where = (
             "".join(traceback.format_exception(found)) if not isinstance(found, Violation) else f"{found}\n"
         )
-        raise StoryFailed(f"{story.name}: {where}  replay: {replay_command(seed, name)}") from None
+        raise StoryFailed(f"{story.name}: {where}  replay: {replay_command(seed, name, relay)}") from None
 
 
 @contextmanager
@@ -103,10 +119,14 @@ def deterministic(seed: int) -> Iterator[None]:
         random.setstate(others)
 
 
-async def _play(seed: int, story: Story, lines: list[str]) -> Outcome:
+async def _play(seed: int, story: Story, relay: RelayKind, lines: list[str]) -> Outcome:
     rng = random.Random(seed)
     setting = story.set_up(rng)
-    async with world(seed, setting.document, rng, rough=setting.rough) as made:
+    in_kernel = relay == "kernel"
+    setting.document["http"]["services"][SERVICE]["loadBalancer"]["relay"] = relay
+    async with world(
+        seed, setting.document, rng, rough=setting.rough, tls=setting.tls, in_kernel=in_kernel
+    ) as made:
         try:
             with trio.fail_after(PATIENCE):
                 async with made.running():
@@ -115,7 +135,7 @@ async def _play(seed: int, story: Story, lines: list[str]) -> Outcome:
                     numbers = [
                         int(each["url"].split(".")[3].split(":")[0]) for each in balancer.pop("servers")
                     ]
-                    for number in range(1, 7):
+                    for number in range(1, 9):
                         made.server(number)
                     balance = Balance(made, bound=setting.bound)
                     stage = Stage(made, crowd, rng, balance, setting, balancer, numbers)
@@ -133,6 +153,8 @@ async def _play(seed: int, story: Story, lines: list[str]) -> Outcome:
                     trio.lowlevel.remove_instrument(every_step)
                     if setting.healthy and set(crowd.answers) - {101}:
                         raise Violation(f"nothing was wrong, and handshakes came to {dict(crowd.answers)}")
+                    if setting.healthy and set(crowd.plain) - {200}:
+                        raise Violation(f"nothing was wrong, and requests came to {dict(crowd.plain)}")
                     try:
                         await nothing_left(made, crowd)
                         memory.check()
@@ -152,6 +174,11 @@ async def _play(seed: int, story: Story, lines: list[str]) -> Outcome:
         Counter({cause.value: count for cause, count in ended.items()}),
         balance.widest,
         balance.choices,
+        made.witness.in_kernel,
+        0 if made.table is None else made.table.maps.overtaken,
+        Counter({f"copies {which}": count for which, count in crowd.copies.seen.items()})
+        + Counter({f"plain {status}": count for status, count in crowd.plain.items()})
+        + Counter({"loyal": crowd.loyal}),
         hashlib.sha256(told.encode()).hexdigest()[:16],
     )
 
@@ -173,17 +200,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--story", choices=[story.name for story in STORIES], help="only this one")
     parser.add_argument(
+        "--relay", choices=["stream", "kernel"], help="with this one; they take turns otherwise"
+    )
+    parser.add_argument(
         "--trace", action="store_true", help="tell what happened in one that fails, or in one alone"
     )
     parser.add_argument("--keep-going", action="store_true", help="run the others when one fails")
     options = parser.parse_args(arguments)
     begun, failed, causes, widest = time.monotonic(), 0, Counter[str](), Counter[str]()
-    totals = Counter[str]()
+    totals, also = Counter[str](), Counter[str]()
     gc.collect()
     gc.freeze()
     for seed in range(options.seed, options.seed + options.seeds):
         try:
-            outcome = run_story(seed, options.story, trace=options.trace)
+            outcome = run_story(seed, options.story, options.relay, trace=options.trace)
         except StoryFailed as failure:
             failed += 1
             print(f"seed {seed}: {failure}", flush=True)
@@ -193,12 +223,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             break  # what was seen so far is worth telling
         causes.update(outcome.causes)
+        also.update(outcome.also)
         totals.update(
             stories=1,
             sessions=outcome.sessions,
             steps=outcome.steps,
             whole=outcome.whole,
             choices=outcome.choices,
+            in_kernel=outcome.in_kernel,
+            overtaken=outcome.overtaken,
         )
         widest[outcome.story] = max(widest[outcome.story], outcome.widest)
         if options.seeds == 1:
@@ -213,5 +246,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     print(f"{totals['stories']} stories in {time.monotonic() - begun:.0f} s, {failed} failed: {dict(totals)}")
     print("causes:", ", ".join(f"{cause} {count}" for cause, count in sorted(causes.items())))
+    print("beside:", ", ".join(f"{what} {count}" for what, count in sorted(also.items())))
     print("widest choice beyond another backend:", dict(widest))
     return 1 if failed else 0

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulation.errands import STORIES
 from tests.simulation.run import main, replay_command, run_story, story_of
-from tests.simulation.stories import STORIES
 
 SEEDS = 200
 AT_ONCE = 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -21,6 +22,7 @@ import trio
 from attrs import define, field
 
 from tests.simulation.backend import ReportTransport, SimBackend
+from tests.simulation.kernel import SimTable, drawn_temper
 from tests.simulation.ledger import Violation
 from tests.simulation.network import Network, SimChannel
 from trio_wsb.addresses import BackendURL, parse_backend_url, parse_ip
@@ -42,28 +44,46 @@ from trio_wsb.daemon.reload import Reloader
 from trio_wsb.daemon.stop import close_sessions
 from trio_wsb.daemon.views import DaemonState, Moment
 from trio_wsb.errors import DialError
+from trio_wsb.net.channel import ByteChannel
 from trio_wsb.observe.events import EventLog
-from trio_wsb.proxy.connection import Connection, refuse_connection
+from trio_wsb.proxy.connection import Connection
 from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.record import RequestRecord
+from trio_wsb.proxy.relaying import KernelState
 from trio_wsb.proxy.runtime import Proxy, Runtime, ServiceRuntime, TransportRuntime
 from trio_wsb.proxy.session import Session
+from trio_wsb.proxy.turnaway import refuse_connection
 
 SERVICE = "chat"
+COPIES = "copies"
+COPIES_AT = (7, 8)
+"""Numbers of the backends that get copies."""
+FRONT = "front"
 ENTRY = "web"
 
 Document = dict[str, Any]
 
 
-def document(servers: list[Document], *, grace: str = "12s", **balancer: Any) -> Document:
-    """Return a configuration with one service over `servers`; `balancer` are its other keys."""
+def document(
+    servers: list[Document], *, grace: str = "12s", copies: Document | None = None, **balancer: Any
+) -> Document:
+    """Return a configuration with one service over `servers`; `balancer` are its other keys.
+
+    `copies` is the load balancer that gets copies, with `percent` beside its keys.
+    """
+    services: Document = {SERVICE: {"loadBalancer": {"servers": servers, **balancer}}}
+    if copies is not None:
+        others = {**copies}
+        mirrors = [{"name": COPIES, "percent": others.pop("percent")}]
+        services[COPIES] = {"loadBalancer": others}
+        services[FRONT] = {"mirroring": {"service": SERVICE, "mirrors": mirrors}}
     return {
         "entryPoints": {
             ENTRY: {"address": "127.0.0.1:9000", "transport": {"lifeCycle": {"graceTimeOut": grace}}}
         },
         "http": {
-            "routers": {"all": {"rule": "PathPrefix(`/`)", "service": SERVICE}},
-            "services": {SERVICE: {"loadBalancer": {"servers": servers, **balancer}}},
+            "routers": {"all": {"rule": "PathPrefix(`/`)", "service": SERVICE if copies is None else FRONT}},
+            "services": services,
         },
     }
 
@@ -132,6 +152,8 @@ class Witness:
     opened: int = 0
     ended: int = 0
     requests: int = 0
+    in_kernel: int = 0
+    """Sessions whose bytes the kernel moves."""
     sessions: dict[str, Session] = field(factory=dict)
     """By the client's address and port, which no two have."""
 
@@ -140,6 +162,7 @@ class Witness:
 
     def session_opened(self, session: Session, record: RequestRecord) -> None:
         self.opened += 1
+        self.in_kernel += session.relay_kind == "kernel"
         if session.id in self.live or session.client in self.sessions:
             self.fail(Violation(f"session {session.id} was opened twice"))
         self.live[session.id] = self.sessions[session.client] = session
@@ -165,6 +188,10 @@ class World:
     document: Document
     rough: float = 0.0
     """How likely each kind of trouble is for a connection."""
+    tls: float = 0.0
+    """How many of the connections are TLS."""
+    in_kernel: bool = False
+    """Whether the kernel relay moves the bytes of those sessions that it can."""
     failure: BaseException | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     servers: dict[BackendURL, SimBackend] = field(factory=dict)
@@ -173,6 +200,10 @@ class World:
     accepted: Callable[[SimBackend, SimChannel], Any] = field(init=False)
     """Runs a backend's end of a connection."""
     trace: list[str] = field(factory=list)
+    done: Counter[str] = field(factory=Counter)
+    """Plain requests that backends have done, by path."""
+    copies_done: Counter[str] = field(factory=Counter)
+    """Those that came as copies."""
     serving: int = 0
     """Tasks that serve a client's connection."""
     _ports: int = 10_000
@@ -190,6 +221,11 @@ class World:
         self.reloader = SimReloader(self._install, rng)
         self.reloader.document = self.document
         self.witness = Witness(self.fail)
+        self.table: SimTable | None = None
+        if self.in_kernel:
+            own = random.Random(rng.random())
+            self.table = SimTable(self.network, own, drawn_temper(own))
+            self.proxy.kernel = KernelState(self.table, "")
 
     @property
     def service(self) -> ServiceRuntime:
@@ -246,16 +282,19 @@ class World:
         self._ports += 1
         address, done = parse_ip(f"192.0.2.{self._ports % 200 + 1}"), trio.Event()
         text = f"{address}:{self._ports}"
-        self.nursery.start_soon(self._serve, near, Peer(address, text), done)
+        self.nursery.start_soon(self._serve, self._channel(near), Peer(address, text), done)
         return text, done
 
-    async def _serve(self, near: SimChannel, peer: Peer, done: trio.Event) -> None:
+    def _channel(self, near: SimChannel) -> ByteChannel:
+        return near if self.table is None else self.table.channel(near)
+
+    async def _serve(self, near: ByteChannel, peer: Peer, done: trio.Event) -> None:
         proxy = self.proxy
         entry = proxy.runtime.entry_points[ENTRY]
         self.serving += 1
         try:
             if entry.max_connections and proxy.connections[ENTRY] >= entry.max_connections:
-                await refuse_connection(near, proxy.scratch, proxy.date())
+                await refuse_connection(proxy, ENTRY, near, peer)
                 return
             proxy.connections[ENTRY] += 1
             try:
@@ -294,10 +333,23 @@ class World:
         url = parse_backend_url(f"http://10.0.0.{number}:8080")
         found = self.servers.get(url)
         if found is None:
-            found = self.servers[url] = SimBackend(url, self.network, self.rng, rough=self.rough)
+            found = self.servers[url] = SimBackend(
+                url,
+                self.network,
+                self.rng,
+                rough=self.rough,
+                tls=self.tls,
+                done=self.copies_done if number in COPIES_AT else self.done,
+            )
         return found
 
-    async def _dial(self, url: BackendURL, transport: TransportRuntime) -> SimChannel:
+    @property
+    def copied(self) -> set[BackendURL]:
+        """The backends that get copies alone."""
+        service = self.proxy.runtime.services.get(COPIES)
+        return set() if service is None else {member.backend.url for member in service.pool.members}
+
+    async def _dial(self, url: BackendURL, transport: TransportRuntime) -> ByteChannel:
         for hook in self.on_dial:
             hook(url)
         backend = self.servers.get(url)
@@ -305,7 +357,7 @@ class World:
             raise DialError("connect", "no route to host")
         near = await backend.dial(transport.dial_timeout)
         self.nursery.start_soon(self.accepted, backend, near.peer)
-        return near
+        return self._channel(near)
 
     async def _check(self, target: HealthTarget) -> str | None:
         backend = self.servers.get(target.url)
@@ -326,6 +378,8 @@ class World:
             await background.start(self.proxy.mirrors.run)
             await background.start(self.mover.run)
             background.start_soon(self.reloader.run)
+            if self.table is not None:
+                background.start_soon(self.table.run)
             async with trio.open_nursery() as self.nursery:
                 yield
                 self.nursery.cancel_scope.cancel()
@@ -347,16 +401,23 @@ class World:
     mover: Mover = field(init=False)
     reloader: SimReloader = field(init=False)
     witness: Witness = field(init=False)
+    table: SimTable | None = field(init=False)
 
 
 @asynccontextmanager
 async def world(
-    seed: int, made_of: Document, rng: random.Random, *, rough: float = 0.0
+    seed: int,
+    made_of: Document,
+    rng: random.Random,
+    *,
+    rough: float = 0.0,
+    tls: float = 0.0,
+    in_kernel: bool = False,
 ) -> AsyncIterator[World]:
     """Make the world of one story; whatever goes wrong in it raises at the end."""
     structlog.reset_defaults()
     with structlog.testing.capture_logs() as logs:
-        made = World(seed, rng, Network(rng), logs, made_of, rough)
+        made = World(seed, rng, Network(rng), logs, made_of, rough, tls, in_kernel)
         with made.scope:
             yield made
         if made.failure is not None:

@@ -104,10 +104,10 @@ async def test_an_entry_point_that_comes_back_gets_its_socket_back(
     assert await stage.reach(handed.address) == "web"
     with capture_logs() as logs:
         stage.apply(other=unused())
+        await trio.testing.wait_all_tasks_blocked()
     assert ("warning", "no longer accepting, but systemd listens on") in [
         (line["log_level"], line["event"]) for line in logs
     ]
-    await trio.testing.wait_all_tasks_blocked()
     # A client of the time between waits in its queue.
     with socket.create_connection((handed.address.host, handed.address.port)):
         await trio.testing.wait_all_tasks_blocked()

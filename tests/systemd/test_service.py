@@ -13,12 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 import yaml
 
-from tests.daemon.harness import PATIENCE, Running, backend, free_port
+from tests.daemon.harness import PATIENCE, Running, backend, free_port, http_client
 from tests.systemd import unit
 from tests.systemd.manager import Manager, Message, manager
 
@@ -79,7 +78,7 @@ class Service:
 
     async def ping(self, port: int, host: str = "127.0.0.1") -> int:
         url = f"http://[{host}]:{port}/ping" if ":" in host else f"http://{host}:{port}/ping"
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             return (await client.get(url)).status_code
 
 
@@ -301,7 +300,7 @@ async def test_systemd_socket_activate(tmp_path: Path) -> None:
     command = [program, f"--listen=127.0.0.1:{port}", "--fdname=web", *unit.command("ExecStart", config)]
     async with Running.program(*command) as running:
         await running.line("Listening on")
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             assert (await client.get(f"http://127.0.0.1:{port}/ping")).status_code == 200
         line = await running.line(lambda line: "listening" in line and "entryPoint=web" in line)
         assert f"address=127.0.0.1:{port}" in line

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.systemd import unit
+from trio_wsb.addresses import DEFAULT_CONTROL_SOCKET
 from trio_wsb.cli.run import DEFAULT_CONFIG
 from trio_wsb.config.load import load
-from trio_wsb.config.model import DEFAULT_CONTROL_SOCKET
 from trio_wsb.daemon.notify import STOP_EXTENSION
 from trio_wsb.units import parse_duration
 

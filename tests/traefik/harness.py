@@ -20,7 +20,7 @@ import trio
 import yaml
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from tests.daemon.harness import PATIENCE, Backend, Clients, Daemon, Running, daemon, free_port
+from tests.daemon.harness import PATIENCE, Backend, Clients, Daemon, Running, daemon, free_port, http_client
 from trio_wsb.demo.connect import parse_target
 
 ETC = Path(__file__).parents[2] / "etc"
@@ -154,7 +154,7 @@ class Traefik:
 
     async def _ask(self, what: str) -> dict[str, Any] | None:
         # What the API says is in force: it is exchanged together with the routers.
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             try:
                 answer = await client.get(f"{self.api}/api/http/{what}")
             except httpx.TransportError:

@@ -14,7 +14,7 @@ import pytest
 import trio
 import yaml
 
-from tests.daemon.harness import PATIENCE, Running, backend, daemon, free_port
+from tests.daemon.harness import PATIENCE, Running, backend, daemon, free_port, http_client
 from tests.traefik.harness import traefik_program
 from trio_wsb.config.accesslog import OWN_FIELDS
 
@@ -74,7 +74,7 @@ async def traefik(tmp_path: Path, url: str, access_log: dict[str, Any]) -> Async
         )
     )
     async with Running.program(program, "--configFile", str(static)) as process:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with http_client() as client:
             with trio.fail_after(PATIENCE):
                 while True:
                     try:
@@ -92,7 +92,7 @@ async def lines(url: str, log: Path) -> list[str]:
     """Send the requests, each on a connection of its own, and return what was logged of them."""
     before = len(log.read_text().splitlines()) if log.exists() else 0
     for method, path, headers in REQUESTS:
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             sent = {"User-Agent": "test", "Accept": "*/*", **headers}
             await client.request(
                 method, url + path, headers=sent, content=b"abc" if method == "POST" else None

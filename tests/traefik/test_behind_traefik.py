@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 import trustme
 from trio_websocket import ConnectionRejected, WebSocketConnection
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, Running, backends, echo, free_port
+from tests.daemon.harness import PATIENCE, Backend, Daemon, Running, backends, echo, free_port, http_client
 from tests.traefik.harness import Traefik, balancer, traefik_program, visitors
 from trio_wsb.demo.client import Client, ClientOptions
 from trio_wsb.demo.connect import open_session, parse_target
@@ -188,7 +187,7 @@ async def test_nobody_sees_the_count_table_through_traefik(tmp_path: Path, rule:
     async with (
         backends(1) as started,
         balancer(tmp_path / "balancer", started) as running,
-        httpx.AsyncClient(trust_env=False) as client,
+        http_client() as client,
     ):
         traefik = Traefik(tmp_path / "traefik", [running.url])
         if rule is not None:

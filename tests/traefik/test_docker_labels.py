@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 import yaml
 
 from tests.daemon.api.ask import get
 from tests.daemon.api.test_against_traefik import SAME, lacking, traefik
-from tests.daemon.harness import PATIENCE
+from tests.daemon.harness import PATIENCE, http_client
 from tests.daemon.state import World, make_world
 from tests.providers.engine import Engine, transport
 from tests.traefik.harness import traefik_program
@@ -110,7 +109,7 @@ async def test_the_same_as_traefik(file: str, tmp_path: Path) -> None:
     written = yaml.safe_load((GUIDE / f"{file}.yml").read_text())["http"]
     async with (
         traefik(tmp_path / "traefik", written, "backend", ("web", "websecure")) as base,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE, base_url=base) as client,
+        http_client(base_url=base) as client,
     ):
         for section in ("routers", "services", "middlewares"):
             theirs = told((await client.get(f"/api/http/{section}")).json(), "file")

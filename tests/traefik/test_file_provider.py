@@ -11,7 +11,7 @@ import pytest
 import trio
 import yaml
 
-from tests.daemon.harness import PATIENCE, Running, daemon, free_port
+from tests.daemon.harness import PATIENCE, Running, daemon, free_port, http_client
 from tests.traefik.harness import traefik_program
 
 pytestmark = [
@@ -80,7 +80,7 @@ async def ask_traefik(folder: Path) -> tuple[Found, Found]:
     }
     path = folder.parent / "traefik.yml"
     path.write_text(yaml.safe_dump(static))
-    async with Running.program(program, f"--configFile={path}"), httpx.AsyncClient(trust_env=False) as client:
+    async with Running.program(program, f"--configFile={path}"), http_client() as client:
         with trio.fail_after(PATIENCE):
             while True:
                 try:
@@ -106,10 +106,11 @@ async def test_the_same_directory(tmp_path: Path) -> None:
     write(folder)
     routers, services = await ask_traefik(folder)
     providers = {"file": {"directory": str(folder)}}
-    async with daemon(tmp_path, [], providers=providers, http={}) as running:
-        transport = httpx.AsyncHTTPTransport(uds=running.document["control"]["socket"])
-        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
-            status = (await client.get("http://control/status")).json()
+    async with (
+        daemon(tmp_path, [], providers=providers, http={}) as running,
+        http_client(uds=running.document["control"]["socket"]) as client,
+    ):
+        status = (await client.get("http://control/status")).json()
     ours = {each["name"]: each for each in status["routers"]}
     assert routers.keys() - ours.keys() == OURS_PASSES_OVER
     assert ours.keys() <= routers.keys()

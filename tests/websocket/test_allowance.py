@@ -78,3 +78,16 @@ def test_bytes_are_at_most_what_the_reader_has_room_for() -> None:
     allowance = Allowance(byte_rate=1000, byte_burst=5000, now=0.0)
     assert allowance.bytes(0.0, 300) == 300
     assert allowance.bytes(0.0, 65536) == 5000
+
+
+def test_messages_and_bytes_have_limits_of_their_own() -> None:
+    allowance = Allowance(message_rate=10, message_burst=3, byte_rate=100, byte_burst=50, now=0.0)
+    assert (allowance.messages(0.0, 99), allowance.bytes(0.0, 99)) == (3, 50)
+    allowance.spend_messages(3)
+    assert (allowance.messages(0.0, 99), allowance.bytes(0.0, 99)) == (0, 50)
+    assert allowance.wait_for_messages() == pytest.approx(0.1)
+    assert allowance.wait_for_bytes() == 0.0
+    allowance.spend_bytes(50)
+    assert allowance.bytes(0.0, 99) == 0
+    assert allowance.wait_for_bytes() > 0
+    assert (allowance.messages(1.0, 99), allowance.bytes(1.0, 99)) == (3, 50)

@@ -422,3 +422,59 @@ def test_whole_messages_are_known(masked: bool) -> None:
     assert scanner.whole_message(frame(0x82, b"abc", masked=not masked)) == -1
     scanner.feed(wire[:3])
     assert scanner.whole_message(wire) == -1
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@given(data=st.data())
+def test_another_scanner_may_go_on_for_a_while(masked: bool, data: st.DataObject) -> None:
+    """What one is given and what is taken back from it is all that there is to know: two by turns are as one."""
+    pieces = data.draw(
+        st.lists(
+            st.sampled_from([(0x82, 0), (0x82, 200), (0x01, 3), (0x80, 70000), (0x89, 5), (0x8A, 125)]),
+            max_size=8,
+        )
+    )
+    stream, inside = b"", False
+    for first, size in pieces:
+        opcode, final = first & 0x0F, first & 0x80
+        if opcode < 8:
+            opcode = 0 if inside else max(1, opcode)
+            inside = not final
+        stream += frame(final | opcode, bytes(size), masked=masked)
+    alone, ours = FrameScanner(masked), FrameScanner(masked)
+    alone.feed(stream)
+    split = data.draw(st.integers(0, len(stream)))
+    again = data.draw(st.integers(split, len(stream)))
+    ours.feed(stream[:split])
+    if not ours.plain:
+        return  # amid a header: the other one cannot begin there
+    theirs = FrameScanner(masked)
+    theirs.take(*ours.give())
+    theirs.feed(stream[split:again])
+    if not theirs.plain:
+        return
+    ours.take(*theirs.give())
+    ours.count(
+        theirs.bytes,
+        theirs.payload_bytes,
+        theirs.messages,
+        theirs.control_payload,
+        *(theirs.opcodes[opcode] for opcode in (0, 1, 2, 9, 10)),
+    )
+    assert ours.give() == theirs.give()
+    assert ours.fragmented == theirs.fragmented
+    ours.feed(stream[again:])
+    assert observed(ours) == observed(alone)
+    assert ours.fragmented == alone.fragmented == inside
+
+
+def test_what_is_not_plain() -> None:
+    def plain(data: bytes) -> bool:
+        scanner = FrameScanner(True)
+        scanner.feed(data)
+        return scanner.plain
+
+    assert plain(frame(0x82, b"hello")[:-1])
+    assert not plain(b"\x82"), "a header that is cut"
+    assert not plain(frame(0x88, close_payload(1000))), "a Close"
+    assert not plain(frame(0x83, b"x")), "no opcode that is known"

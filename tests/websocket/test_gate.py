@@ -255,3 +255,34 @@ def test_a_close_needs_no_allowance() -> None:
     assert not through.bring(close, 0)
     assert through.passed == close
     assert through.gate.scanner.closed
+
+
+def test_a_gate_with_nothing_but_a_limit() -> None:
+    pings = OwnPings(TOKEN)
+    gate = FrameGate(FrameScanner(True), max_message=10, pings=pings)
+    through, found = Through(gate), [gate.bare]
+    through.bring(wire(Opcode.TEXT, b"123456", masked=True, fin=False))
+    found.append(gate.bare)  # a message has begun
+    through.bring(wire(Opcode.CONT, b"1234", masked=True))
+    found.append(gate.bare)
+    through.bring(wire(Opcode.BINARY, b"12345678901", masked=True))
+    found.append(gate.bare)  # it has refused something
+    assert found == [True, False, True, False]
+
+
+def test_who_kept_the_limit_meanwhile_says_how_far_the_message_is() -> None:
+    scanner = FrameScanner(True)
+    scanner.feed(wire(Opcode.TEXT, bytes(6), masked=True, fin=False))
+    gate = FrameGate(scanner, max_message=10)
+    gate.resume(6)
+    through = Through(gate)
+    rest = wire(Opcode.CONT, bytes(4), masked=True)
+    through.bring(rest)
+    assert (bytes(through.passed), gate.too_big) == (rest, False)
+    scanner = FrameScanner(True)
+    scanner.feed(wire(Opcode.TEXT, bytes(6), masked=True, fin=False))
+    gate = FrameGate(scanner, max_message=10)
+    gate.resume(6)
+    through = Through(gate)
+    through.bring(wire(Opcode.CONT, bytes(5), masked=True))
+    assert (bytes(through.passed), gate.too_big) == (b"", True)

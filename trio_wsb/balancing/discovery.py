@@ -295,6 +295,9 @@ class NameTable:
     def __init__(self) -> None:
         self._entries: dict[Name, NameEntry] = {}
         self.policy = DiscoveryPolicy()
+        self.answered_total = 0
+        """Queries that had an answer, be it that there are no records; counted by whoever asks, as the next."""
+        self.failed_total = 0
 
     @property
     def entries(self) -> Mapping[Name, NameEntry]:

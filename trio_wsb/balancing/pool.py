@@ -103,7 +103,8 @@ class Pool:
 
         """
         columns = self._present()
-        self._reweigh(now)
+        if self._slow_start.ramping:
+            self._reweigh(now)
         if self.chooser.memoryless and len(self._standby) == 1:
             # Who takes the fewest of all nearly always may be chosen, and to look at that one alone is much quicker than
             # to look at a thousand. If not, what is chosen among the others does not depend on this look.
@@ -299,7 +300,7 @@ class Pool:
     def _eligible(
         self, columns: Columns, index: int, now: float, exclude: Collection[Backend], *, opening: bool
     ) -> bool:
-        if opening and columns.crowded(index):
+        if opening and columns.pending_limited and columns.crowded(index):
             return False
         return PresentLoads(columns, now, exclude)[index] < inf
 

@@ -15,7 +15,7 @@ import click
 from attrs import frozen
 from click.shell_completion import CompletionItem
 
-from trio_wsb.config.model import DEFAULT_CONTROL_SOCKET
+from trio_wsb.addresses import DEFAULT_CONTROL_SOCKET
 
 ENVIRONMENT = "TRIO_WSB_SOCKET"
 

@@ -18,8 +18,6 @@ from trio_wsb.cli.parameters import DURATION, LISTEN, SIZE, WEBSOCKET_URL
 from trio_wsb.daemon.limits import raise_descriptor_limit
 from trio_wsb.demo.backend import METRIC_FAULTS, Behaviour, DemoBackend, MetricFault
 from trio_wsb.demo.client import Client, ClientOptions
-from trio_wsb.demo.orchestra import run_demo
-from trio_wsb.demo.stage import DemoOptions
 
 _STATUS = click.IntRange(300, 599)
 _BACKEND_EPILOG = """\b
@@ -225,6 +223,10 @@ def demo(clients: int, duration: float, plain: bool) -> None:
     Ctrl-C ends it early and leaves nothing running. The exit status is 1 if a session was lost, an echo was
     wrong or the counts were too far apart.
     """
+    # It draws, reads YAML and asks over HTTP; the demo's own children do nothing of that.
+    from trio_wsb.demo.orchestra import run_demo
+    from trio_wsb.demo.stage import DemoOptions
+
     raise_descriptor_limit()
     if not run_demo(DemoOptions(clients=clients, duration=duration), plain=plain):
         raise click.exceptions.Exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from trio_wsb.addresses import ListenAddress, parse_listen
-from trio_wsb.demo.connect import parse_target
 from trio_wsb.units import parse_duration, parse_rate, parse_size
 
 
@@ -72,6 +71,9 @@ class WebSocketURLType(click.ParamType):  # type: ignore[type-arg]  # a paramete
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the URL."""
+        # The other types serve commands that need nothing of Trio and of a WebSocket client.
+        from trio_wsb.demo.connect import parse_target
+
         try:
             parse_target(str(value))
         except ValueError as error:

@@ -167,6 +167,8 @@ def _overview(document: View) -> Table:
         where = ", ".join(entry["addresses"]) or "closed"
         figure = f"{entry['name']}  {where}  {entry['connections']:,}{limit} connections"
         grid.add_row("" if index else "entry points", Text(figure))
+        if redirection := entry.get("redirection"):
+            grid.add_row("", _redirection(redirection))
         if entry.get("waiting"):
             grid.add_row("", Text("clients wait: no descriptors left", style="bold red"))
     for index, each in enumerate(document.get("certificates", ())):
@@ -185,6 +187,12 @@ def _overview(document: View) -> Table:
         text = f"{access_log['file']}: {access_log['problem']}, {waiting:,} lines wait, {lost:,} lost"
         grid.add_row("access log", Text(text, style="bold red"))
     return grid
+
+
+def _redirection(each: View) -> Text:
+    """Return where an entry point sends requests; routers with a higher priority come before it."""
+    status = "permanently" if each["permanent"] else "for now"
+    return Text(f"sends requests to {each['scheme']}, port {each['port']}, {status} ({each['router']})")
 
 
 def _kernel_relay(each: View) -> Text:

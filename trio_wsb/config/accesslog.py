@@ -11,10 +11,11 @@ from typing import Final, Literal
 
 from attrs import Factory, frozen
 
-from trio_wsb.config.checks import FILE_PATH, between
+from trio_wsb.config.checks import FILE_PATH
 from trio_wsb.config.options import option
 from trio_wsb.config.problems import Finding, nearest
 from trio_wsb.config.scalars import show
+from trio_wsb.middleware.options import between
 from trio_wsb.units import Duration
 
 FieldMode = Literal["keep", "drop"]

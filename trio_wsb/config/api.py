@@ -7,20 +7,20 @@ from typing import Final
 
 from attrs import frozen
 
-from trio_wsb.config.checks import Check
 from trio_wsb.config.options import option
+from trio_wsb.middleware.options import Bound
 
 _BASE = re.compile(r"(?:/[0-9A-Za-z._~-]+)*/?")
 _HOST = re.compile(r"(?:\*\.)?(?!-)[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*\.?")
 
-BASE_PATH: Final = Check(
+BASE_PATH: Final = Bound(
     'begins with "/"',
     lambda value: value.startswith("/") and _BASE.fullmatch(value) is not None,
     'is not a path that begins with "/" and has letters, digits, ".", "_", "~" and "-" alone',
     'write a path such as "/balancer"',
 )
 
-HOSTS: Final = Check(
+HOSTS: Final = Bound(
     "host names without ports",
     lambda values: all(_HOST.fullmatch(value) for value in values),
     "has something that is no host name",

@@ -1,19 +1,15 @@
 """Bounds that a single value must keep, as the model states them beside each field.
 
-A check is called with the structured value and raises `ValueError` whose text is "what is wrong; what would
-be right", the form that `trio_wsb.units` and `trio_wsb.addresses` use; `text` is the same in the generated reference.
+See `Bound`; those that middlewares have too are in `trio_wsb.middleware.options`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from typing import Any
-
-from attrs import frozen
 
 from trio_wsb.addresses import MAX_SOCKET_PATH
+from trio_wsb.middleware.options import MANY, Bound, between
 from trio_wsb.units import format_duration
 
 _PATH = re.compile(r"/[!-~]*")
@@ -24,44 +20,15 @@ _FIELD_VALUE = re.compile(r"[\t -~]*")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::[0-9]{1,5})?")
 
 
-@frozen
-class Check:
-    """A bound: `text` for the reference, `holds` for the value, `wrong` and `hint` when it does not hold."""
-
-    text: str
-    holds: Callable[[Any], bool]
-    wrong: str
-    hint: str
-
-    def __call__(self, value: object) -> None:
-        """Check `value`.
-
-        Raises:
-          ValueError: the bound is not kept.
-
-        """
-        if not self.holds(value):
-            raise ValueError(f"{self.wrong}; {self.hint}")
-
-
-def between(low: int, high: int) -> Check:
-    """Return the check for a whole number from `low` to `high`."""
-    text = f"{low} to {high}"
-    return Check(
-        text, lambda value: low <= value <= high, "is out of range", f"write a number from {low} to {high}"
-    )
-
-
-_MANY = 1_000_000_000
-AT_LEAST_0 = Check(
-    "0 or more", lambda value: 0 <= value <= _MANY, "is out of range", "write 0 or more, at most a billion"
+AT_LEAST_0 = Bound(
+    "0 or more", lambda value: 0 <= value <= MANY, "is out of range", "write 0 or more, at most a billion"
 )
 """For limits where 0 means none; the upper bound only catches a slip of the keyboard."""
 
 STATUS = between(100, 599)
 """An HTTP status code (RFC 9110 section 15)."""
 
-STATUS_OR_0 = Check(
+STATUS_OR_0 = Bound(
     "0 or 100 to 599",
     lambda value: value == 0 or 100 <= value <= 599,
     "is no HTTP status",
@@ -69,7 +36,7 @@ STATUS_OR_0 = Check(
 )
 """An HTTP status code where 0 stands for the usual ones."""
 
-TOKEN = Check(
+TOKEN = Bound(
     "a token",
     lambda value: _TOKEN.fullmatch(value) is not None,
     "is not a name that HTTP can carry",
@@ -77,7 +44,7 @@ TOKEN = Check(
 )
 """A token of RFC 9110 section 5.6.2, such as a cookie's name."""
 
-COOKIE_PATH = Check(
+COOKIE_PATH = Bound(
     'begins with "/"',
     lambda value: _COOKIE_PATH.fullmatch(value) is not None,
     'is not a path that begins with "/" and has neither spaces nor ";"',
@@ -85,7 +52,7 @@ COOKIE_PATH = Check(
 )
 """The Path attribute of a cookie (RFC 6265 section 4.1.1)."""
 
-METHOD = Check(
+METHOD = Bound(
     "an HTTP method",
     lambda value: _TOKEN.fullmatch(value) is not None and value == value.upper() and value != "CONNECT",
     "is not a method that can be sent",
@@ -93,7 +60,7 @@ METHOD = Check(
 )
 """The method of a request of ours; methods are case-sensitive (RFC 9110 section 9.1)."""
 
-HOST = Check(
+HOST = Bound(
     "a host, perhaps with a port",
     lambda value: _HOST.fullmatch(value) is not None,
     "is not a host name",
@@ -101,7 +68,7 @@ HOST = Check(
 )
 """What a Host field may have (RFC 9112 section 3.2)."""
 
-FIELDS = Check(
+FIELDS = Bound(
     "names and values of header fields",
     lambda fields: all(
         _TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value) for name, value in fields.items()
@@ -112,7 +79,7 @@ FIELDS = Check(
 """Header fields that we send (RFC 9110 section 5)."""
 
 
-PERIOD = Check(
+PERIOD = Bound(
     f"at least {format_duration(_SHORTEST_PERIOD)}",
     lambda value: value >= _SHORTEST_PERIOD,
     f"is shorter than {format_duration(_SHORTEST_PERIOD)}",
@@ -120,7 +87,7 @@ PERIOD = Check(
 )
 """The time between two rounds of background work; 0 would mean without a pause."""
 
-DEADLINE = Check(
+DEADLINE = Bound(
     "more than 0",
     lambda value: value > 0,
     "is not longer than 0",
@@ -128,7 +95,7 @@ DEADLINE = Check(
 )
 """A deadline that cannot be switched off."""
 
-URL_PATH = Check(
+URL_PATH = Bound(
     'begins with "/"',
     lambda value: _PATH.fullmatch(value) is not None and "#" not in value,
     'is not a path that begins with "/" and has neither spaces nor "#"',
@@ -136,7 +103,7 @@ URL_PATH = Check(
 )
 """The path, and perhaps the query, of a URL (RFC 9110 section 4.2)."""
 
-PAGE_PATH = Check(
+PAGE_PATH = Bound(
     'begins with "/", no query',
     lambda value: URL_PATH.holds(value) and "?" not in value,
     'is not a path that begins with "/" and has neither spaces nor "?" nor "#"',
@@ -144,9 +111,9 @@ PAGE_PATH = Check(
 )
 """The path of a page of ours, which answers whatever the query is."""
 
-NOT_EMPTY = Check("not empty", lambda value: value.strip() != "", "is empty", "write a name")
+NOT_EMPTY = Bound("not empty", lambda value: value.strip() != "", "is empty", "write a name")
 
-SOCKET_MODE = Check(
+SOCKET_MODE = Bound(
     'octal digits in quotes, such as "0660"',
     lambda value: re.fullmatch(r"0?[0-7]{3}", value) is not None,
     "is no file mode",
@@ -154,7 +121,7 @@ SOCKET_MODE = Check(
 )
 """The permissions of a Unix socket: chmod(1)."""
 
-REDIRECT_TARGET = Check(
+REDIRECT_TARGET = Bound(
     "an entry point or `:PORT`",
     lambda value: (
         value.strip() != ""
@@ -168,14 +135,14 @@ REDIRECT_TARGET = Check(
 )
 """Where a redirection leads."""
 
-FILE_PATH = Check(
+FILE_PATH = Bound(
     "a path",
     lambda value: value != "" and value.isprintable(),
     "is not a file name",
     'write a path such as "/etc/trio-wsb/ca.pem"',
 )
 
-SOCKET_PATH = Check(
+SOCKET_PATH = Bound(
     "an absolute path of at most 99 bytes",
     lambda value: (
         value.startswith("/") and value.isprintable() and len(os.fsencode(value)) <= MAX_SOCKET_PATH

@@ -8,14 +8,15 @@ from typing import Literal
 from attrs import frozen
 
 from trio_wsb.addresses import NameServer
-from trio_wsb.config.checks import DEADLINE, Check
+from trio_wsb.config.checks import DEADLINE
 from trio_wsb.config.options import option
 from trio_wsb.config.problems import Finding
+from trio_wsb.middleware.options import Bound
 from trio_wsb.units import Duration, format_duration
 
 _LEAST_TTL = 1.0
 
-TTL = Check(
+TTL = Bound(
     f"at least {format_duration(_LEAST_TTL)}",
     lambda value: value >= _LEAST_TTL,
     f"is shorter than {format_duration(_LEAST_TTL)}",

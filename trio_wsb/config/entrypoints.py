@@ -7,9 +7,10 @@ from typing import Final, Literal
 from attrs import frozen
 
 from trio_wsb.addresses import IPNetwork
-from trio_wsb.config.checks import NOT_EMPTY, REDIRECT_TARGET, SOCKET_MODE, between
+from trio_wsb.config.checks import NOT_EMPTY, REDIRECT_TARGET, SOCKET_MODE
 from trio_wsb.config.options import option
 from trio_wsb.config.tls import RouterTLS
+from trio_wsb.middleware.options import between
 from trio_wsb.units import Size
 
 HEAD_SIZE: Final = between(1024, 16 * 2**20)

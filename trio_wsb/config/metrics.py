@@ -7,8 +7,8 @@ from typing import Final
 
 from attrs import frozen
 
-from trio_wsb.config.checks import Check
 from trio_wsb.config.options import option
+from trio_wsb.middleware.options import Bound
 from trio_wsb.units import Duration
 
 DEFAULT_BUCKETS: Final = tuple(map(Duration, (0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 1.2, 5.0)))
@@ -21,7 +21,7 @@ DEFAULT_SESSION_BUCKETS: Final = tuple(
 
 _MOST: Final = 64
 
-BUCKETS: Final = Check(
+BUCKETS: Final = Bound(
     f"1 to {_MOST}, ascending, above 0",
     lambda bounds: (
         0 < len(bounds) <= _MOST and bounds[0] > 0 and all(low < high for low, high in pairwise(bounds))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from attrs import Factory, frozen
 
-from trio_wsb.addresses import IPNetwork, ListenAddress
+from trio_wsb.addresses import DEFAULT_CONTROL_SOCKET, IPNetwork, ListenAddress
 from trio_wsb.config.accesslog import AccessLog
 from trio_wsb.config.api import API
 from trio_wsb.config.checks import (
@@ -40,8 +40,6 @@ from trio_wsb.units import Duration as Duration  # noqa: PLC0414
 from trio_wsb.units import Size as Size  # noqa: PLC0414
 
 DEFAULT_METRIC_PATH = "/balancer-metrics"
-
-DEFAULT_CONTROL_SOCKET = "/run/trio-wsb/control.sock"
 
 
 @frozen

@@ -6,14 +6,14 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.config.checks import Check
 from trio_wsb.config.options import option
+from trio_wsb.middleware.options import Bound
 from trio_wsb.units import Duration, Percent, Rate
 from trio_wsb.websocket.closecodes import is_valid_close_code
 
 OnRemove = Literal["keep", "drain"]
 
-PACE = Check(
+PACE = Bound(
     "1/h to 100000/s",
     lambda value: 1 / 3600 <= value <= 100_000,
     "is no pace that sessions can be ended at",
@@ -21,7 +21,7 @@ PACE = Check(
 )
 """How quickly sessions are ended: 0 would be never."""
 
-CLOSE_CODE = Check(
+CLOSE_CODE = Bound(
     "a close code that may be sent",
     is_valid_close_code,
     "is not a close code that may be sent",

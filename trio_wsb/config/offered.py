@@ -26,6 +26,11 @@ def routers_on(config: Config, entry_point: str) -> Iterator[tuple[str, Router]]
             yield name, router
 
 
+def redirection_port(config: Config, target: RedirectionTarget) -> int:
+    """Return the port that a redirection leads to."""
+    return target.port or config.entry_points[target.to].address.port
+
+
 def redirection_name(entry_point: str, target: RedirectionTarget) -> str:
     """Return the name of the router that redirects what comes to an entry point; Traefik's."""
     return f"{entry_point}-to-{target.to.removeprefix(':')}@internal"

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import Attribute, field
 
-from trio_wsb.config.checks import Check
+from trio_wsb.middleware.options import Bound
 
 
 def option(
@@ -15,7 +15,7 @@ def option(
     *,
     key: str | None = None,
     reload: str = "yes",
-    check: Check | None = None,
+    check: Bound | None = None,
     secret: bool = False,
     switch: bool = False,
     refers: str | None = None,

@@ -26,7 +26,7 @@ from trio_wsb.config.containers import (
 from trio_wsb.config.docker import DockerProvider
 from trio_wsb.config.labels import Endpoint, LabelTree, read_labels
 from trio_wsb.config.problems import Finding, KeyPath, Problem, quoted
-from trio_wsb.config.scalars import show
+from trio_wsb.config.scalars import kind, show
 from trio_wsb.config.structure import WrongValue, findings, structure
 from trio_wsb.config.template import Subject
 from trio_wsb.config.yamltree import ListNode, MapNode
@@ -165,7 +165,9 @@ class _Reader:
         given = servers[0] if isinstance(servers, ListNode) and servers else MapNode()
         path: KeyPath = ("http", "services", name, "loadBalancer", "servers", 0)
         endpoint = self.tree.endpoints.get(name, Endpoint())
-        if isinstance(servers, ListNode) and len(servers) > 1:
+        if servers is not None and not isinstance(servers, ListNode):
+            self._error(path[:-1], f"is {kind(servers)}, not a server", "write loadbalancer.server.port")
+        elif isinstance(servers, ListNode) and len(servers) > 1:
             hint = "a container is one server of a service; write loadbalancer.server"
             self._error((*path[:-1], 1), "is one server too many", hint)
         elif not isinstance(given, MapNode):

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from trio_wsb.config.checks import AT_LEAST_0, Check
+from trio_wsb.config.checks import AT_LEAST_0
 from trio_wsb.config.options import option
 from trio_wsb.config.problems import Finding, KeyPath
+from trio_wsb.middleware.options import Bound
 from trio_wsb.units import Duration, Percent, Rate, Size
 
-SESSION_TIMEOUT = Check(
+SESSION_TIMEOUT = Bound(
     "0, or at least 1s",
     lambda value: value == 0 or value >= 1,
     "is shorter than a second",
@@ -19,7 +20,7 @@ SESSION_TIMEOUT = Check(
 )
 """A limit that is looked at once a second."""
 
-ANSWER_TIMEOUT = Check(
+ANSWER_TIMEOUT = Bound(
     "at least 1s",
     lambda value: value >= 1,
     "is shorter than a second",
@@ -27,14 +28,14 @@ ANSWER_TIMEOUT = Check(
 )
 """A limit that is looked at once a second and is always there."""
 
-MESSAGE_RATE = Check(
+MESSAGE_RATE = Bound(
     "0, or 1/h to 1000000/s",
     lambda value: value == 0 or 1 / 3600 <= value <= 1_000_000,
     "is no rate that messages can come at",
     'write 0 for no limit, or a rate such as "100/s"',
 )
 
-BYTE_RATE = Check(
+BYTE_RATE = Bound(
     "0, or at least 1KiB",
     lambda value: value == 0 or value >= 1024,
     "is less than 1 KiB a second",

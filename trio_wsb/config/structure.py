@@ -43,8 +43,9 @@ from trio_wsb.middleware.forward_auth import AuthAddress, parse_auth_address
 from trio_wsb.middleware.htpasswd import User, parse_user
 from trio_wsb.middleware.origin import Origin, parse_origin
 from trio_wsb.middleware.redirect import Port, parse_port
+from trio_wsb.routing.grammar import TextError
 from trio_wsb.routing.regex import Regex, RegexError
-from trio_wsb.routing.rules import Rule, RuleError, parse_rule
+from trio_wsb.routing.rules import Rule, parse_rule
 from trio_wsb.units import (
     DURATION_HINT,
     PERCENT_HINT,
@@ -104,8 +105,8 @@ class Kind:
             raise WrongValue(_not_a(value, self.noun), self._hint_for(value))
         try:
             return self.read(value)
-        except (RuleError, RegexError) as error:
-            code, place = ("rule", error.caret()) if isinstance(error, RuleError) else ("value", "")
+        except (TextError, RegexError) as error:
+            code, place = ("rule", error.caret()) if isinstance(error, TextError) else ("value", "")
             raise WrongValue(error.message, error.hint, error.position, code=code, shown=place) from None
         except ValueError as error:
             message, _, hint = str(error).partition("; ")

@@ -17,6 +17,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from attrs import Factory, field, frozen
 
+from trio_wsb.routing.grammar import TextError
 from trio_wsb.routing.rules import RuleError, parse_rule
 
 MAX_LENGTH: Final = 4096
@@ -50,8 +51,8 @@ _Value: TypeAlias = "str | Mapping[str, str]"
 _Part: TypeAlias = Callable[[Subject], _Value]
 
 
-class TemplateError(RuleError):
-    """A text that is no template; see `RuleError` for what it carries."""
+class TemplateError(TextError):
+    """A text that is no template; see `TextError` for what it carries."""
 
 
 def normalize(name: str) -> str:
@@ -144,7 +145,7 @@ class _Parser:
     def parse(self) -> _Part:
         part = self._pipeline()
         if self._left():
-            self._fail("unexpected )", "")
+            self._fail(f"unexpected {self.text[self.position : self.end].strip()[0]!r}", "")
         return _as_text(part)
 
     def _pipeline(self) -> _Part:

@@ -20,10 +20,12 @@ from trio_wsb.daemon.proxyheader import receive_peer
 from trio_wsb.daemon.tlsarrival import secure
 from trio_wsb.net.channel import ByteChannel
 from trio_wsb.net.sockets import SocketChannel
-from trio_wsb.proxy.connection import Connection, refuse_connection
+from trio_wsb.proxy.connection import Connection
 from trio_wsb.proxy.crowd import Visit
 from trio_wsb.proxy.peer import Peer
 from trio_wsb.proxy.runtime import EntryPointRuntime, Proxy
+from trio_wsb.proxy.session import Session
+from trio_wsb.proxy.turnaway import drop_connection, refuse_connection
 
 log = structlog.stdlib.get_logger("trio_wsb.arrival")
 
@@ -31,52 +33,56 @@ MAX_ANSWERED: Final = 64
 """Connections over an address's share that are told so at a time; more are closed without a word."""
 
 
-async def arrive(proxy: Proxy, entry_point: str, sock: socket.socket, address: object) -> None:
-    """Take an accepted connection through its stages, and serve it to its end.
+async def arrive(proxy: Proxy, entry_point: str, sock: socket.socket, address: object) -> Session | None:
+    """Take an accepted connection through its stages, and serve it until it is a session, which is to be run, or over.
 
     Args:
       proxy: what all connections share.
       entry_point: where it was accepted.
-      sock: the connection, non-blocking; closed on every way out.
+      sock: the connection, non-blocking; closed on every way out, or the session's.
       address: its peer, as `socket.accept` gives it.
 
     """
+    session: Session | None = None
     channel: ByteChannel = SocketChannel(sock)
     visit: Visit | None = None
     try:
         entry = proxy.runtime.entry_points.get(entry_point)
         if entry is None:  # a reload has removed it since the connection was accepted
-            return
+            return None
         deadline = trio.current_time() + (entry.read_timeout or math.inf)
         connected = peer_of(address)
         visit = proxy.crowd.visit(entry, connected.address)
         if visit is None:
             await _refuse(proxy, entry, channel, connected)
-            return
+            return None
         peer = connected
         if entry.proxy_protocol is not None:
             said = await receive_peer(
                 sock, entry.proxy_protocol, connected, deadline, entry_point=entry_point
             )
             if said is None:
-                return
+                return None
             peer = said
             if peer.proxy:  # it is somebody else's connection
                 visit.end()
                 visit = proxy.crowd.visit(entry, peer.address)
                 if visit is None:
                     await _refuse(proxy, entry, channel, peer)
-                    return
+                    return None
         if entry.tls is not None:
             found = await secure(proxy, entry, entry.tls, sock, peer, deadline)
             if found is None:
-                return
+                return None
             channel, peer = found
-        await Connection(proxy, entry_point, channel, peer, deadline=deadline, visit=visit).run()
+        connection = Connection(proxy, entry_point, channel, peer, deadline=deadline, visit=visit)
+        session = await connection.serve()
+        return session
     finally:
-        if visit is not None:
-            visit.end()
-        channel.close()
+        if session is None:
+            if visit is not None:
+                visit.end()
+            channel.close()
 
 
 async def _refuse(proxy: Proxy, entry: EntryPointRuntime, channel: ByteChannel, peer: Peer) -> None:
@@ -92,20 +98,21 @@ async def _refuse(proxy: Proxy, entry: EntryPointRuntime, channel: ByteChannel, 
             refused=crowd.refused_total[entry.name],
         )
     # To a client that waits for a ServerHello our words would be noise.
-    if entry.tls is None and crowd.answering < MAX_ANSWERED:
-        crowd.answering += 1
-        try:
-            await refuse_connection(channel, proxy.scratch, proxy.date(), status=429)
-        finally:
-            crowd.answering -= 1
+    if entry.tls is not None or crowd.answering >= MAX_ANSWERED:
+        drop_connection(proxy, entry.name, channel, peer)
+        return
+    crowd.answering += 1
+    try:
+        await refuse_connection(proxy, entry.name, channel, peer, status=429)
+    finally:
+        crowd.answering -= 1
 
 
 def peer_of(address: object) -> Peer:
     """Return who is at the other end, from what `socket.accept` says of it."""
-    match address:
-        case (str(host), int(port), *_):
-            ip = parse_ip(host)
-            # The kernel writes an IPv4 address as we do.
-            return Peer(ip, f"{format_host(str(ip)) if ':' in host else host}:{port}")
-        case _:
-            return Peer(None, "unix")
+    if not isinstance(address, tuple):
+        return Peer(None, "unix")
+    host, port = address[:2]
+    ip = parse_ip(host)
+    # The kernel writes an IPv4 address as we do.
+    return Peer(ip, f"{format_host(str(ip)) if ':' in host else host}:{port}")

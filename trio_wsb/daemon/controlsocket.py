@@ -6,7 +6,8 @@ from pathlib import Path
 
 import structlog
 
-from trio_wsb.config.model import DEFAULT_CONTROL_SOCKET, Control
+from trio_wsb.addresses import DEFAULT_CONTROL_SOCKET
+from trio_wsb.config.model import Control
 from trio_wsb.daemon.unixsocket import group_id, reason
 from trio_wsb.errors import ConfigurationError
 from trio_wsb.net.unix import GroupNotOursError, UnixListener

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from attrs import evolve
 
 from trio_wsb.addresses import Networks
 from trio_wsb.config.entrypoints import ProxyProtocol, RedirectionTarget
 from trio_wsb.config.model import Config, EntryPoint, ForwardedHeaders, Ping, Router
-from trio_wsb.config.offered import redirection_name, routers_on
+from trio_wsb.config.offered import redirection_name, redirection_port, routers_on
 from trio_wsb.config.tlschecks import router_tls
 from trio_wsb.daemon.middlewares import Chains, is_open
 from trio_wsb.daemon.tls import ServerTLS
@@ -62,8 +62,7 @@ def _entry_point(
         else:
             route = evolve(route, client_auth=server_tls.client_auth.get(tls.options))
             secured.append((router_name, router.rule, router.priority, route))
-    target = entry.http.redirections.entry_point
-    if target is not None and is_open(config, entry.http.middlewares):
+    if (target := dict(redirections(config)).get(name)) is not None:
         row = _redirection(config, name, target, chains)
         plain.append(row)
         if entry.http.tls is not None:  # it is a router of this entry point as any other
@@ -90,9 +89,17 @@ def _entry_point(
     )
 
 
+def redirections(config: Config) -> Iterator[tuple[str, RedirectionTarget]]:
+    """Yield the redirections that run, with the names of their entry points."""
+    for name, entry in config.entry_points.items():
+        target = entry.http.redirections.entry_point
+        # One behind a middleware that is not there is among the disabled routers.
+        if target is not None and is_open(config, entry.http.middlewares):
+            yield name, target
+
+
 def _redirection(config: Config, name: str, target: RedirectionTarget, chains: Chains) -> _Row:
-    port = target.port or config.entry_points[target.to].address.port
-    redirection = Redirection(target.scheme, port, permanent=target.permanent)
+    redirection = Redirection(target.scheme, redirection_port(config, target), permanent=target.permanent)
     route = Route(redirection.service, chains[name, ""])
     return redirection_name(name, target), redirection.rule, target.priority, route
 

@@ -133,16 +133,7 @@ class ListenerSet:
         """Listen on exactly the `wanted` addresses: take over the `fresh` sockets, close those no longer wanted."""
         sources = self._sources(wanted)
         for source in [source for source in self._listeners if source not in sources]:
-            listener = self._listeners.pop(source)
-            listener.scope.cancel()
-            if listener.inherited:
-                log.warning(
-                    "no longer accepting, but systemd listens on",
-                    **listener.told(),
-                    hint="stop the socket unit, or clients will wait",
-                )
-            else:
-                log.info("no longer listening", **listener.told())
+            self._listeners.pop(source).scope.cancel()
         for source, name in sources.items():
             if source in self._listeners:
                 self._listeners[source].entry_point = name
@@ -189,6 +180,7 @@ class ListenerSet:
         return sources
 
     async def _serve(self, listener: _Listener) -> None:
+        told = listener.told()  # a closed socket has no address
         try:
             with listener.scope:
                 await accept_forever(
@@ -200,3 +192,13 @@ class ListenerSet:
         finally:
             if not isinstance(listener.opened, InheritedSocket):
                 listener.opened.close()
+        # A reload has taken it away. Said once it is true, for whoever waits for the address or the path.
+        told["entryPoint"] = listener.entry_point
+        if listener.inherited:
+            log.warning(
+                "no longer accepting, but systemd listens on",
+                **told,
+                hint="stop the socket unit, or clients will wait",
+            )
+        else:
+            log.info("no longer listening", **told)

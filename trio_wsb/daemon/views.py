@@ -19,10 +19,13 @@ from trio_wsb.balancing.backend import Backend, BackendTable
 from trio_wsb.balancing.discovery import NameTable
 from trio_wsb.balancing.health import HealthEntry
 from trio_wsb.balancing.pool import Member, Pool
+from trio_wsb.config.entrypoints import RedirectionTarget
 from trio_wsb.config.model import Config, Router
+from trio_wsb.config.offered import redirection_name, redirection_port
 from trio_wsb.config.sources import FileState
 from trio_wsb.daemon.accesslog import AccessLogging
 from trio_wsb.daemon.dockerviews import container_view, docker_view
+from trio_wsb.daemon.entrypoints import redirections
 from trio_wsb.daemon.filelog import in_force
 from trio_wsb.daemon.instants import moment as moment  # noqa: PLC0414 - part of this module's interface
 from trio_wsb.daemon.mover import Mover
@@ -30,6 +33,7 @@ from trio_wsb.daemon.movingviews import drain_state, drain_view, rebalance_view
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.daemon.services import stale_after
 from trio_wsb.daemon.tlsviews import certificates, handshakes
+from trio_wsb.net.resolver import Resolver
 from trio_wsb.observe.events import EventLog
 from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.proxy.causes import Cause
@@ -67,6 +71,8 @@ class DaemonState:
     access_log: AccessLogging = field(factory=AccessLogging)
     docker: DockerProviderTask | None = None
     """Who follows the Docker Engine."""
+    resolver: Resolver = field(factory=Resolver)
+    """What asks for the addresses of names without `resolve`."""
 
     @mover.default
     def _(self) -> Mover:
@@ -140,6 +146,8 @@ def reload_outcome(outcome: ReloadOutcome) -> View:
 def entry_points(state: DaemonState) -> list[View]:
     """Return each entry point with the addresses that it listens on, none once a stop has closed them."""
     bound, waiting, connections = state.bound(), state.waiting(), state.proxy.connections
+    current = state.reloader.current
+    redirecting = {} if current is None else dict(redirections(current.config))
     return [
         {
             "name": name,
@@ -148,9 +156,23 @@ def entry_points(state: DaemonState) -> list[View]:
             "maxConnections": entry.max_connections,
             "waiting": name in waiting,
             "tlsHandshakes": handshakes(state.proxy, name),
+            "redirection": None
+            if current is None or name not in redirecting
+            else _redirection(current.config, name, redirecting[name]),
         }
         for name, entry in state.proxy.runtime.entry_points.items()
     ]
+
+
+def _redirection(config: Config, entry_point: str, target: RedirectionTarget) -> View:
+    return {
+        "router": redirection_name(entry_point, target),
+        "to": target.to,
+        "scheme": target.scheme,
+        "port": redirection_port(config, target),
+        "permanent": target.permanent,
+        "priority": target.priority,
+    }
 
 
 def routers(state: DaemonState) -> list[View]:
@@ -204,8 +226,15 @@ def kernel_relay(state: DaemonState) -> View:
     """Return whether the kernel moves bytes, of how many sessions, and why it does not."""
     table, reason = state.proxy.kernel.table, state.proxy.kernel.reason
     if table is None:
-        return {"available": False, "reason": reason, "sessions": 0, "capacity": 0}
-    return {"available": True, "reason": "", "sessions": len(table), "capacity": table.capacity}
+        return {"available": False, "reason": reason, "sessions": 0, "strays": None, "capacity": 0}
+    return {
+        "available": True,
+        "reason": "",
+        "sessions": len(table),
+        # A system call for each, so it is asked where it must be none.
+        "strays": None if len(table) else table.entries(),
+        "capacity": table.capacity,
+    }
 
 
 def names(state: DaemonState, now: float) -> list[View]:

@@ -8,6 +8,7 @@ Whatever the end, `Children` leaves no process behind.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import trio
 from rich.console import Console
 from rich.live import Live
 
+from trio_wsb.addresses import MAX_SOCKET_PATH
 from trio_wsb.demo.children import Child, ChildDiedError, Children
 from trio_wsb.demo.stage import CACHE_TTL, DemoOptions, Reading, configuration, free_port, make_plan
 from trio_wsb.demo.totals import Totals, add, parse_totals
@@ -49,6 +51,13 @@ START_TIMEOUT = 20.0
 REPORT_TIMEOUT = START_TIMEOUT + 2 * CACHE_TTL
 PROGRAM = (sys.executable, "-m", "trio_wsb")
 
+CONTROL = "control.sock"
+"""The balancer's control socket, in the demo's directory."""
+
+_PREFIX = "trio-wsb-demo-"
+_RANDOM = "x" * 8
+"""As long as what makes the directory's name its own."""
+
 CLIENTS_GRACE = 10.0
 GRACE = 5.0
 
@@ -67,11 +76,18 @@ def run_demo(options: DemoOptions, *, plain: bool = False, console: Console | No
     console = console or Console()
     console.width = min(console.width, MAX_WIDTH)
     with (
-        tempfile.TemporaryDirectory(prefix="trio-wsb-demo-") as directory,
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=directory_for_a_socket()) as directory,
         Children(Path(directory)) as children,
     ):
         orchestra = Orchestra(options, children, console, plain=plain or not console.is_terminal)
         return trio.run(orchestra.run)
+
+
+def directory_for_a_socket() -> str:
+    """Return the user's directory for temporary files, or the system's if the path of a Unix socket would not fit there."""
+    wanted = tempfile.gettempdir()
+    longest = os.fsencode(f"{wanted}/{_PREFIX}{_RANDOM}/{CONTROL}")
+    return wanted if len(longest) <= MAX_SOCKET_PATH else "/tmp"  # noqa: S108 - what is made in it is ours alone
 
 
 class Backend:
@@ -228,7 +244,7 @@ class Orchestra:
         # Renamed into place: a reload must never see half a file.
         draft = self._config.with_suffix(".new")
         urls = [backend.url for backend in self._backends]
-        control = str(draft.with_name("control.sock"))
+        control = str(draft.with_name(CONTROL))
         draft.write_text(configuration(self._port, self._admin_port, control, urls), encoding="utf-8")
         draft.replace(self._config)
 

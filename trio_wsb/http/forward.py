@@ -14,15 +14,21 @@ from typing import Final, Literal
 
 from attrs import field, frozen
 
-from trio_wsb.addresses import IPAddress, Networks, parse_ip
+from trio_wsb.addresses import IPAddress, Networks, ip_text, parse_ip
 from trio_wsb.http.answers import dated
 from trio_wsb.http.framing import UNTIL_CLOSE, Framing, FramingKind, Version
 from trio_wsb.http.head import RequestHead, ResponseHead, serialise_response, split_authority
 from trio_wsb.http.headers import Field, Headers, serialise_fields
-from trio_wsb.http.names import ORDINARY, hop_by_hop, is_disguised, is_forwarding
+from trio_wsb.http.names import HOP_BY_HOP, ORDINARY, is_disguised, is_forwarding, nominated
 
 MAX_HOPS: Final = 32
 """Entries of X-Forwarded-For that are looked at; no honest chain is longer."""
+
+_NOT_UPSTREAM: Final = HOP_BY_HOP | {"x-forwarded-for"}
+_NOT_IN_UPGRADES: Final = _NOT_UPSTREAM | {"content-length"}
+_NOTHING: Final = Headers()
+_UPGRADED: Final = {"http": "ws", "https": "wss"}
+_UPGRADE: Final[tuple[Field, ...]] = (("Connection", "Upgrade"), ("Upgrade", "websocket"))
 
 _LISTED_ADDRESS = re.compile(
     r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9.]{7,15}))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]{2,45})"
@@ -123,38 +129,30 @@ def upstream_head(
     """
     headers = head.headers
     trusted = vetted or policy.trusts(peer)
-    dropped = hop_by_hop(headers)
-    dropped.add("x-forwarded-for")
-    if server_name:
-        dropped.add("x-forwarded-server")
-    if upgrade:
-        # It says 0, or the request would have been refused; some servers refuse any Content-Length here.
-        dropped.add("content-length")
+    # In an upgrade Content-Length says 0, or it would have been refused; some servers refuse any there.
+    dropped, ordinary = _NOT_IN_UPGRADES if upgrade else _NOT_UPSTREAM, ORDINARY
+    if ended := nominated(headers):
+        dropped, ordinary = dropped.union(ended), ORDINARY.difference(ended)
 
     fields: list[Field] = []
     if "host" not in headers:
         # An HTTP/1.0 client need not send one; RFC 9112 section 3.2 wants one of us, empty if nothing is known.
         fields.append(("Host", head.authority if host is None else host))
-    for name, value in headers:
-        lower = name.lower()
-        if lower in dropped:
+    for lower, line in headers.named():
+        if lower in ordinary:
+            fields.append(line)
+        elif lower in dropped or (server_name and lower == "x-forwarded-server"):
             continue
-        if lower in ORDINARY:
-            fields.append((name, value))
-            continue
-        if is_disguised(lower) or (not trusted and is_forwarding(lower)):
-            continue
-        if lower == "host":
-            fields.append((name, value if host is None else host))
+        elif lower == "host":
+            fields.append(line if host is None else (line[0], host))
         elif lower == "content-length":
-            fields.append((name, _canonical_length(value)))
-        else:
-            fields.append((name, value))
+            fields.append((line[0], _canonical_length(line[1])))
+        elif not (is_disguised(lower) or (not trusted and is_forwarding(lower))):
+            fields.append(line)
     if head.framing.kind is FramingKind.CHUNKED:
         fields.append(("Transfer-Encoding", "chunked"))
     if upgrade:
-        fields.append(("Connection", "Upgrade"))
-        fields.append(("Upgrade", "websocket"))
+        fields += _UPGRADE
     else:
         fields.append(("Connection", "close"))
     about = _forwarded_fields(head, upgrade, policy, peer, entry_scheme, entry_port, trusted=trusted)
@@ -192,21 +190,23 @@ def downstream_head(
       date: the time for the Date of an answer that has none, in seconds since 1970; None leaves it out.
 
     """
-    dropped = hop_by_hop(response.headers)
+    dropped = HOP_BY_HOP.union(nominated(response.headers))
     bodiless = response.status < 200 or response.status == 204
-    if bodiless or framing.kind in {FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE}:
-        # RFC 9110 section 8.6 forbids it in 1xx and 204; beside the others it would contradict them.
-        dropped.add("content-length")
+    # RFC 9110 section 8.6 forbids it in 1xx and 204; beside the others it would contradict them.
+    kind = framing.kind
+    unsized = bodiless or kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
     fields: list[Field] = []
-    for name, value in response.headers:
-        lower = name.lower()
-        if lower not in dropped:
-            fields.append((name, _canonical_length(value) if lower == "content-length" else value))
+    for lower, line in response.headers.named():
+        if lower in dropped:
+            continue
+        if lower != "content-length":
+            fields.append(line)
+        elif not unsized:
+            fields.append((line[0], _canonical_length(line[1])))
     if framing.kind is FramingKind.CHUNKED:
         fields.append(("Transfer-Encoding", "chunked"))
     if upgrade:
-        fields.append(("Connection", "Upgrade"))
-        fields.append(("Upgrade", "websocket"))
+        fields += _UPGRADE
     elif response.status >= 200 and (not keep_alive or framing.kind is FramingKind.UNTIL_CLOSE):
         fields.append(("Connection", "close"))
     fields += extra
@@ -231,27 +231,25 @@ def _forwarded_fields(
     trusted: bool,
 ) -> list[Field]:
     """Return what we say about the client, leaving out what a trusted peer has said already."""
-    headers = head.headers
-    hops = headers.get_all("x-forwarded-for") if trusted else []
-    if peer is not None:
-        hops.append(str(peer))
+    # Nothing that a stranger says is believed.
+    headers = head.headers if trusted else _NOTHING
+    address = "" if peer is None else ip_text(peer)
+    hops = headers.get_all("x-forwarded-for")
+    if address:
+        hops.append(address)
     fields = [("X-Forwarded-For", ", ".join(hops))] if hops else []
-
-    def absent(lower: str) -> bool:
-        return not trusted or lower not in headers
-
-    scheme = {"http": "ws", "https": "wss"}[entry_scheme] if upgrade else entry_scheme
-    if absent("x-forwarded-proto"):
+    scheme = _UPGRADED[entry_scheme] if upgrade else entry_scheme
+    if "x-forwarded-proto" not in headers:
         fields.append(("X-Forwarded-Proto", scheme))
     else:
         scheme = headers.get("x-forwarded-proto") or scheme
-    if absent("x-forwarded-host") and head.authority:
+    if head.authority and "x-forwarded-host" not in headers:
         fields.append(("X-Forwarded-Host", head.authority))
-    if absent("x-forwarded-port"):
+    if "x-forwarded-port" not in headers:
         fields.append(("X-Forwarded-Port", str(_client_port(head.authority, scheme, entry_port))))
-    client = client_address(peer, headers, policy)
-    if absent("x-real-ip") and client is not None:
-        fields.append(("X-Real-Ip", str(client)))
+    client = client_address(peer, head.headers, policy)
+    if client is not None and "x-real-ip" not in headers:
+        fields.append(("X-Real-Ip", address if client is peer else ip_text(client)))
     return fields
 
 

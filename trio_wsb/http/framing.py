@@ -46,7 +46,8 @@ class Framing:
     @property
     def has_body(self) -> bool:
         """Whether body bytes (or the framing of an empty chunked body) follow the head."""
-        return self.length > 0 or self.kind in {FramingKind.CHUNKED, FramingKind.UNTIL_CLOSE}
+        kind = self.kind
+        return self.length > 0 or kind is FramingKind.CHUNKED or kind is FramingKind.UNTIL_CLOSE
 
 
 NO_BODY: Final = Framing(FramingKind.NONE)

@@ -36,13 +36,16 @@ _NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE = re.compile(rf"({_NAME}) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n")
 # RFC 9112 section 4 wants the space before an absent reason phrase too; many servers leave it out.
 _STATUS_LINE = re.compile(r"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*+))?\r\n")
-# The last alternative swallows the rest from the first byte that fits no field line, so that one findall is
-# both the check and the split, and a bad head costs no more than a good one. Possessive throughout: no
-# backtracking, whatever comes.
-_FIELD_LINES = re.compile(rf"({_NAME}):[ \t]*+([\t -~\x80-\xff]*+)\r\n|([\x00-\xff]++)")
+# Each find is one whole line, since it begins behind a line's end and has but one itself: where there are as many as
+# lines, there is nothing else. Possessive throughout: no backtracking, whatever comes.
+_FIELD_LINES = re.compile(rf"(?<=\n)({_NAME}):[ \t]*+([\t -~\x80-\xff]*+)\r\n")
+# The last alternative swallows the rest from the first byte that fits no field line.
+_FIELDS_AND_FAULT = re.compile(rf"({_NAME}):[ \t]*+([\t -~\x80-\xff]*+)\r\n|([\x00-\xff]++)")
 _ABSOLUTE = re.compile(r"(https?)://([^/?]*+)(.*+)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?")
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_VERSIONS: Final[dict[tuple[str, str], Version]] = {("1", "1"): (1, 1), ("1", "0"): (1, 0)}
+"""The versions that are spoken here, by their digits."""
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -112,8 +115,8 @@ def parse_request_head(data: bytes | bytearray, limits: HeadLimits = REQUEST_LIM
     if line is None:
         raise BadRequest(400, _request_line_fault(text))
     method, target, major, minor = line.groups()
-    version = (int(major), int(minor))
-    if version not in {(1, 1), (1, 0)}:
+    version = _VERSIONS.get((major, minor))
+    if version is None:
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     fields, fault = _parse_fields(text, line_end)
     if len(fields) > limits.fields:
@@ -161,8 +164,8 @@ def parse_response_head(data: bytes | bytearray, limits: HeadLimits = RESPONSE_L
     if line.end() > limits.line:
         raise BadResponse("status line too long")
     major, minor, status, reason = line.groups()
-    version = (int(major), int(minor))
-    if version not in {(1, 1), (1, 0)}:
+    version = _VERSIONS.get((major, minor))
+    if version is None:
         raise BadResponse("only HTTP/1.0 and HTTP/1.1 are spoken here")
     fields, fault = _parse_fields(text, line.end())
     if len(fields) > limits.fields:
@@ -208,13 +211,19 @@ def split_authority(authority: str) -> tuple[str, int | None]:
 
 def _parse_fields(text: str, start: int) -> tuple[list[Field], str | None]:
     """Return the fields from `start` to the empty line that ends `text`, and what is wrong if anything is."""
-    rows = _FIELD_LINES.findall(text, start)
-    # The empty line fits no field line either: in a good head it is all that the last alternative finds.
-    if not rows or rows[-1][2] != "\r\n":
-        rest: str = rows.pop()[2] if rows and rows[-1][2] else ""
-        return [(name, value) for name, value, _ in rows], _field_fault(rest, first=not rows)
-    rows.pop()
-    return [(name, value.rstrip(" \t")) for name, value, _ in rows], None
+    fields: list[Field] = _FIELD_LINES.findall(text, start)
+    if text.count("\n", start) != len(fields) + 1 or not text.endswith("\n\r\n"):
+        return _before_fault(text, start)
+    if " \r" in text or "\t" in text:
+        fields = [(name, value.rstrip(" \t")) for name, value in fields]
+    return fields, None
+
+
+def _before_fault(text: str, start: int) -> tuple[list[Field], str]:
+    """Return the fields before the first line that is none, and what is wrong with that one."""
+    rows = _FIELDS_AND_FAULT.findall(text, start)
+    rest: str = rows.pop()[2] if rows and rows[-1][2] else ""
+    return [(name, value) for name, value, _ in rows], _field_fault(rest, first=not rows)
 
 
 def _field_fault(rest: str, *, first: bool) -> str:

@@ -7,9 +7,14 @@ through unchanged whatever its encoding was.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from typing import Final
 
 Field = tuple[str, str]
 """Name and value of one field line."""
+
+_SHORT: Final = 64
+"""Characters of a list whose members are remembered: that of Connection and Upgrade is nearly always one of a few."""
 
 
 class Headers:
@@ -19,27 +24,33 @@ class Headers:
     them, and `serialise` refuses what could split a message.
     """
 
-    __slots__ = ("_fields", "_values")
+    __slots__ = ("_fields", "_first", "_repeated")
 
     def __init__(self, fields: list[Field] | None = None) -> None:
         self._fields: list[Field] = [] if fields is None else fields
-        self._values: dict[str, list[str]] = {}
-        values = self._values
+        self._repeated: dict[str, list[str]] | None = None
+        """All values of the names that come more than once; None in nearly every message."""
+        self._first = {name.lower(): value for name, value in self._fields}
+        if len(self._first) != len(self._fields):
+            self._find_repeated()
+
+    def _find_repeated(self) -> None:
+        values: dict[str, list[str]] = {}
         for name, value in self._fields:
-            lower = name.lower()
-            if lower in values:
-                values[lower].append(value)
-            else:
-                values[lower] = [value]
+            values.setdefault(name.lower(), []).append(value)
+        self._first = {lower: found[0] for lower, found in values.items()}
+        self._repeated = {lower: found for lower, found in values.items() if len(found) > 1}
 
     def get(self, lower: str) -> str | None:
         """Return the value of the first field of that name, or None."""
-        values = self._values.get(lower)
-        return None if values is None else values[0]
+        return self._first.get(lower)
 
     def get_all(self, lower: str) -> list[str]:
         """Return the values of every field of that name, in order."""
-        return list(self._values.get(lower, ()))
+        if self._repeated is not None and lower in self._repeated:
+            return list(self._repeated[lower])
+        value = self._first.get(lower)
+        return [] if value is None else [value]
 
     def tokens(self, lower: str) -> list[str]:
         """Return the members of a list-based field, in lower case, over all its lines (RFC 9110 section 5.6.1).
@@ -47,17 +58,20 @@ class Headers:
         Empty members are dropped, as the RFC asks. Quoted strings are not understood: this is for lists of tokens such
         as Connection and Upgrade.
         """
-        values = self._values.get(lower)
-        if values is None:
+        text = self._first.get(lower)
+        if text is None:
             return []
-        text = values[0] if len(values) == 1 else ",".join(values)
-        members = text.lower().split(",")
-        return [token for member in members if (token := member.strip(" \t"))]
+        if self._repeated is not None and lower in self._repeated:
+            text = ",".join(self._repeated[lower])
+        return list(_remembered_members(text)) if len(text) <= _SHORT else _members(text)
 
     def add(self, name: str, value: str) -> None:
         """Append a field."""
         self._fields.append((name, value))
-        self._values.setdefault(name.lower(), []).append(value)
+        if name.lower() in self._first:
+            self._find_repeated()
+        else:
+            self._first[name.lower()] = value
 
     def without(self, names: Collection[str]) -> Headers:
         """Return a copy without the fields of these names (in lower case)."""
@@ -73,10 +87,16 @@ class Headers:
         return serialise_fields(self._fields)
 
     def __contains__(self, lower: object) -> bool:
-        return lower in self._values
+        return lower in self._first
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self._fields)
+
+    def named(self) -> Iterable[tuple[str, Field]]:
+        """Return each field behind its name in lower case, in order."""
+        if self._repeated is None:
+            return zip(self._first, self._fields, strict=True)
+        return [(field[0].lower(), field) for field in self._fields]
 
     def __len__(self) -> int:
         return len(self._fields)
@@ -91,6 +111,15 @@ class Headers:
         return f"<Headers {', '.join(name for name, _ in self._fields)}>"
 
 
+def _members(text: str) -> list[str]:
+    return [token for member in text.lower().split(",") if (token := member.strip(" \t"))]
+
+
+@lru_cache(maxsize=256)
+def _remembered_members(text: str) -> tuple[str, ...]:
+    return tuple(_members(text))
+
+
 def serialise_fields(fields: Iterable[Field], start_line: str | None = None) -> bytes:
     """Return `start_line`, if given, and a line for every field, each ended by CRLF.
 
@@ -101,7 +130,7 @@ def serialise_fields(fields: Iterable[Field], start_line: str | None = None) -> 
       ValueError: a line has CR, LF or NUL, or is no latin-1 text (`UnicodeEncodeError` is a `ValueError`).
 
     """
-    lines = [f"{name}: {value}" for name, value in fields]
+    lines = [*map(": ".join, fields)]
     if start_line is not None:
         lines.insert(0, start_line)
     lines.append("")

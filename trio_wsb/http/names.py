@@ -44,12 +44,16 @@ def hop_by_hop(headers: Headers) -> set[str]:
 
     Framing, routing and identity are never nominated away (CVE-2022-31813, CVE-2024-45410).
     """
-    nominated = {
+    return {*nominated(headers), *HOP_BY_HOP}
+
+
+def nominated(headers: Headers) -> list[str]:
+    """Return the names that end at this hop because Connection says so, without those that do always; mostly none."""
+    return [
         name
         for name in headers.tokens("connection")
-        if name not in _PROTECTED and not name.startswith(_PROTECTED_PREFIXES)
-    }
-    return nominated | HOP_BY_HOP
+        if name not in HOP_BY_HOP and name not in _PROTECTED and not name.startswith(_PROTECTED_PREFIXES)
+    ]
 
 
 def is_forwarding(lower: str) -> bool:

@@ -62,7 +62,7 @@ class HeadReader(ABC, Generic[HeadT]):
 
     def take_rest(self) -> bytes:
         """Return the bytes after the last head and forget them: a body, the next request, early data of a tunnel."""
-        return self._take(len(self._buffer))
+        return self._take(len(self._buffer)) if self._buffer else b""
 
     def next_head(self) -> HeadT | None:
         """Return the next head if it is complete, and leave what follows it in the buffer.
@@ -91,8 +91,12 @@ class HeadReader(ABC, Generic[HeadT]):
         """Forget empty lines before the head where the RFC allows them."""
 
     def _take(self, size: int) -> bytes:
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        if size == len(self._buffer):
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
         self._checked = self._lines = 0
         return data
 

@@ -23,18 +23,12 @@ from typing import Final, Protocol, TypeAlias
 
 from attrs import field, frozen
 
-from trio_wsb.routing.rules import RuleError
+from trio_wsb.routing.grammar import NAME, Parser, TextError
 
 MAX_LENGTH: Final = 2048
 """Characters in an expression."""
 
-MAX_NESTING: Final = 32
-"""Depth of parentheses and ``!``."""
-
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?(?![A-Za-z0-9_.])")
-_EXAMPLE: Final = "write a comparison such as NetworkErrorRatio() > 0.30"
 
 
 class Figures(Protocol):
@@ -66,8 +60,8 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 }
 
 
-class ExpressionError(RuleError):
-    """A text that is no expression; see `RuleError` for what it carries."""
+class ExpressionError(TextError):
+    """A text that is no expression; see `TextError` for what it carries."""
 
 
 @frozen
@@ -89,9 +83,6 @@ def parse_expression(text: str) -> Expression:
       ExpressionError: it writes none.
 
     """
-    if len(text) > MAX_LENGTH:
-        hint = f"an expression has at most {MAX_LENGTH} characters"
-        raise ExpressionError("the expression is too long", hint, MAX_LENGTH, text)
     return Expression(text, _Parser(text).parse())
 
 
@@ -104,56 +95,14 @@ class _Operand:
     value: _Value
 
 
-class _Parser:
-    """Recursive descent over `text`; `position` is where it reads next, always past white space."""
+class _Parser(Parser[Figures]):
+    noun = "expression"
+    leaves = "comparisons"
+    example = "write a comparison such as NetworkErrorRatio() > 0.30"
+    longest = MAX_LENGTH
+    fault = ExpressionError
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
-        self.depth = 0
-        self._advance(0)
-
-    def parse(self) -> Condition:
-        if self.position == len(self.text):
-            raise self._error("the expression is empty", _EXAMPLE)
-        condition = self._any()
-        if self.position < len(self.text):
-            raise self._unexpected()
-        return condition
-
-    def _any(self) -> Condition:
-        parts = [self._all()]
-        while self._take("||"):
-            parts.append(self._all())
-        return parts[0] if len(parts) == 1 else lambda figures: any(part(figures) for part in parts)
-
-    def _all(self) -> Condition:
-        parts = [self._unary()]
-        while self._take("&&"):
-            parts.append(self._unary())
-        return parts[0] if len(parts) == 1 else lambda figures: all(part(figures) for part in parts)
-
-    def _unary(self) -> Condition:
-        start = self.position
-        negated = not self.text.startswith("!=", start) and self._take("!")
-        if not negated and not self._take("("):
-            return self._comparison()
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise self._error("the expression is nested too deeply", f"at most {MAX_NESTING} levels", start)
-        if negated:
-            inner = self._unary()
-            condition: Condition = lambda figures: not inner(figures)  # noqa: E731 - typed so, it is one
-        else:
-            condition = self._any()
-            if not self._take(")"):
-                if self.position == len(self.text):
-                    raise self._error("a parenthesis is never closed", "", start)
-                raise self._unexpected()
-        self.depth -= 1
-        return condition
-
-    def _comparison(self) -> Condition:
+    def leaf(self) -> Condition:
         left = self._operand()
         start = self.position
         compare = self._operator()
@@ -162,16 +111,16 @@ class _Parser:
             raise self._missing_operator(name, start)
         right = self._operand()
         if not left.name and not right.name:
-            raise self._error("this compares two numbers", _EXAMPLE, left.start)
+            raise self.error("this compares two numbers", self.example, left.start)
         end = self.position
         if self._operator() is not None:
-            raise self._error("comparisons cannot be chained", "write && between two of them", end)
+            raise self.error("comparisons cannot be chained", "write && between two of them", end)
         a, b = left.value, right.value
         return lambda figures: compare(a(figures), b(figures))
 
     def _operator(self) -> Callable[[float, float], bool] | None:
         for sign, compare in _OPERATORS.items():
-            if self._take(sign):
+            if self.take(sign):
                 return compare
         return None
 
@@ -180,16 +129,16 @@ class _Parser:
         number = _NUMBER.match(self.text, start)
         if number is not None:
             constant = float(number[0])
-            self._advance(number.end())
+            self.advance(number.end())
             return _Operand(start, "", lambda _: constant)
-        name = _NAME.match(self.text, start)
+        name = NAME.match(self.text, start)
         if name is None:
             raise self._no_operand(start)
         make = self._find(name[0], start)
-        self._advance(name.end())
+        self.advance(name.end())
         opened = self.position
-        if not self._take("("):
-            raise self._error(f"{name[0]} has no parentheses", f"write {_FUNCTIONS[make][1]}", opened)
+        if not self.take("("):
+            raise self.error(f"{name[0]} has no parentheses", f"write {_FUNCTIONS[make][1]}", opened)
         places, arguments = self._arguments(opened)
         value = self._call(make, start, places, arguments)
         return _Operand(start, make, value)
@@ -197,28 +146,28 @@ class _Parser:
     def _arguments(self, opened: int) -> tuple[list[int], list[str]]:
         places: list[int] = []
         arguments: list[str] = []
-        while not self._take(")"):
-            if arguments and not self._take(","):
-                if self.position == len(self.text):
-                    raise self._error("a parenthesis is never closed", "", opened)
-                raise self._error(
+        while not self.take(")"):
+            if arguments and not self.take(","):
+                if self.at_end():
+                    raise self.never_closed(opened)
+                raise self.error(
                     f"unexpected {self.text[self.position]!r}", "write a comma between two numbers"
                 )
-            if self.position == len(self.text):
-                raise self._error("a parenthesis is never closed", "", opened)
+            if self.at_end():
+                raise self.never_closed(opened)
             number = _NUMBER.match(self.text, self.position)
             if number is None:
-                raise self._error("the argument is no number", "write a number such as 500 or 50.0")
+                raise self.error("the argument is no number", "write a number such as 500 or 50.0")
             places.append(self.position)
             arguments.append(number[0])
-            self._advance(number.end())
+            self.advance(number.end())
         return places, arguments
 
     def _call(self, name: str, start: int, places: list[int], arguments: list[str]) -> _Value:
         count, usage = _FUNCTIONS[name]
         if len(arguments) != count:
             wanted = {0: "nothing", 1: "one number", 4: "four numbers"}[count]
-            raise self._error(
+            raise self.error(
                 f"{name} takes {wanted}", f"write {usage}", places[count] if len(places) > count else start
             )
         if name == "NetworkErrorRatio":
@@ -226,16 +175,16 @@ class _Parser:
         if name == "LatencyAtQuantileMS":
             quantile = float(arguments[0])
             if quantile > 100:
-                raise self._error("a quantile is 0 to 100", f"write {usage}", places[0])
+                raise self.error("a quantile is 0 to 100", f"write {usage}", places[0])
             return lambda figures: figures.latency_at_quantile(quantile)
         for at, argument in zip(places, arguments, strict=True):
             if not argument.isdigit():
-                raise self._error("a status code is a whole number", f"write {usage}", at)
+                raise self.error("a status code is a whole number", f"write {usage}", at)
         low, high, divisor_low, divisor_high = map(int, arguments)
         for begin, end, at in ((low, high, places[1]), (divisor_low, divisor_high, places[3])):
             if begin >= end:
                 hint = "the second number of a range is exclusive and larger than the first"
-                raise self._error("no status code is in this range", hint, at)
+                raise self.error("no status code is in this range", hint, at)
         return lambda figures: figures.response_code_ratio(low, high, divisor_low, divisor_high)
 
     def _find(self, name: str, at: int) -> str:
@@ -244,47 +193,25 @@ class _Parser:
         if found == name:
             return found
         if found is not None:
-            raise self._error(f"unknown function {name!r}", f"write {found}; upper and lower case differ", at)
+            raise self.error(f"unknown function {name!r}", f"write {found}; upper and lower case differ", at)
         if name.lower() in {"and", "or", "not"}:
-            raise self._error(f"unknown operator {name!r}", "operators are &&, || and !", at)
+            raise self.error(f"unknown operator {name!r}", "operators are &&, || and !", at)
         near = difflib.get_close_matches(name.lower(), known, n=1)
         *rest, last = _FUNCTIONS
         hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(rest)} and {last}"
-        raise self._error(f"unknown function {name!r}", hint, at)
+        raise self.error(f"unknown function {name!r}", hint, at)
 
-    def _no_operand(self, at: int) -> ExpressionError:
+    def _no_operand(self, at: int) -> TextError:
         if at == len(self.text):
-            return self._error("the expression ends where a value should be", _EXAMPLE)
+            return self.error("the expression ends where a value should be", self.example)
         if self.text[at].isdigit() or self.text[at] in "-+.":
-            return self._error("this is no number", "write a number such as 0.30 or 100")
-        return self._error(f"unexpected {self.text[at]!r} where a value should be", _EXAMPLE)
+            return self.error("this is no number", "write a number such as 0.30 or 100")
+        return self.error(f"unexpected {self.text[at]!r} where a value should be", self.example)
 
-    def _missing_operator(self, name: str, at: int) -> ExpressionError:
+    def _missing_operator(self, name: str, at: int) -> TextError:
         if self.text.startswith("=", at):
-            return self._error("unknown operator '='", "write ==", at)
-        return self._error(f"{name} is compared with nothing", _EXAMPLE, at)
-
-    def _unexpected(self) -> ExpressionError:
-        found = self.text[self.position]
-        if found == ")":
-            return self._error("a parenthesis was never opened", "")
-        if found in "&|":
-            return self._error(f"unknown operator {found!r}", f"write {found * 2}")
-        return self._error(f"unexpected {found!r}", "write && or || between two comparisons")
-
-    def _take(self, token: str) -> bool:
-        if not self.text.startswith(token, self.position):
-            return False
-        self._advance(self.position + len(token))
-        return True
-
-    def _advance(self, position: int) -> None:
-        match = _SPACE.match(self.text, position)
-        assert match is not None
-        self.position = match.end()
-
-    def _error(self, message: str, hint: str, position: int | None = None) -> ExpressionError:
-        return ExpressionError(message, hint, self.position if position is None else position, self.text)
+            return self.error("unknown operator '='", "write ==", at)
+        return self.error(f"{name} is compared with nothing", self.example, at)
 
 
 _FUNCTIONS: Final[dict[str, tuple[int, str]]] = {

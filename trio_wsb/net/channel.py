@@ -85,7 +85,11 @@ class ByteChannel(ABC):
 
     @abstractmethod
     def wait_readable(self) -> Awaitable[None]:
-        """Wait until `recv_into` is worth trying. A checkpoint."""
+        """Wait until `recv_into` is worth trying. A checkpoint; to be awaited at once.
+
+        Only after a `recv_into` that would have blocked, or that filled less than the buffer: nobody tells again of what
+        a full one has left over.
+        """
 
     # What else a channel does whose bytes somebody else may move on, as `trio_wsb.net.kernel` can.
 
@@ -110,6 +114,11 @@ class ByteChannel(ABC):
         """What went on by itself during the last `carry`."""
         return NOTHING
 
+    @property
+    def taken(self) -> int:
+        """How many bytes the peer has taken, where others write too; 0 for the rest. More than before is progress."""
+        return 0
+
     @abstractmethod
     def wait_writable(self) -> Awaitable[None]:
         """Wait until `send` is worth trying. A checkpoint."""
@@ -121,6 +130,10 @@ class ByteChannel(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the connection up. What was sent is still delivered if the peer and the network allow it."""
+
+    def release(self) -> None:
+        """Close where nobody waits on it any more: cheaper than `close`, which looks for those who do."""
+        self.close()
 
     @abstractmethod
     def abort(self) -> None:

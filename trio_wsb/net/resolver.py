@@ -7,7 +7,7 @@ that is slow, or down, keeps no client waiting. A name that nobody has asked for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -62,6 +62,8 @@ class _Entry:
     failure: str = ""
     """Why the last question failed; "" if it did not."""
     expires: float = 0.0
+    unanswered: bool = False
+    """Whether the last question had no answer, be it that nobody could wait for it any longer."""
     asking: trio.Event | None = None
     """Set when the question that is under way is over."""
     told: str = field(default="")
@@ -77,9 +79,20 @@ class Resolver:
         self._source = source
         self._entries: dict[tuple[str, int], _Entry] = {}
         self._running = False
+        self.answered_total = 0
+        self.failed_total = 0
+        """Questions that had no answer, those that were given up because whoever asked could not wait longer included."""
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def failing(self) -> Mapping[str, bool]:
+        """Whether the last question about a name had no answer, by name."""
+        found: dict[str, bool] = {}
+        for (name, _), entry in self._entries.items():
+            found[name] = found.get(name, False) or entry.unanswered
+        return found
 
     async def addresses(self, name: str, port: int) -> Sequence[SocketAddress]:
         """Return what is known of a name, or ask; the caller sets the deadline.
@@ -140,14 +153,19 @@ class Resolver:
     async def _ask(self, key: tuple[str, int], entry: _Entry) -> None:
         """Ask, and let those who wait for the answer know; raises nothing but Cancelled."""
         entry.asking = trio.Event()
+        answered = False
         try:
             found = await self._source(*key)
         except DialError as error:
             self._failed(entry, error.reason)
         else:
+            answered = True
             entry.answer, entry.failure = tuple(found.addresses), ""
             entry.expires = trio.current_time() + max(SHORTEST_TTL, found.ttl)
         finally:
+            self.answered_total += answered
+            self.failed_total += not answered
+            entry.unanswered = not answered
             # Cancelled: one of those who wait asks in our place.
             entry.asking.set()
             entry.asking = None

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -16,6 +17,7 @@ import trio
 from trio_wsb.addresses import parse_ip
 from trio_wsb.errors import DialError
 from trio_wsb.net.channel import ByteChannel
+from trio_wsb.net.poller import Watched, watch
 
 KEEPALIVE_IDLE = 30
 """Seconds of silence before TCP asks whether the peer is still there."""
@@ -48,13 +50,21 @@ OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errn
 
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY})
 
+# As plain numbers: those of the enumeration are looked up anew by each socket that is made.
+_IPV4: Final = int(socket.AF_INET)
+_IPV6: Final = int(socket.AF_INET6)
+_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def set_session_options(sock: socket.socket) -> None:
     """Set what long-lived connections need: no Nagle delay, and a dead peer found in about a minute."""
-    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
+    if sock.family in {socket.AF_INET, socket.AF_INET6}:
+        _set_tcp_options(sock)
+
+
+def _set_tcp_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Spread, since thousands that opened together would ask together, again and again: where so many packets at once are
@@ -97,7 +107,7 @@ _NOBODY.close()
 class SocketChannel(ByteChannel):
     """A byte channel over a connected, non-blocking stream socket, which it owns from then on."""
 
-    __slots__ = ("_sock", "recv_into", "send")
+    __slots__ = ("_sock", "_watched", "recv_into", "send")
 
     can_half_close = True
 
@@ -107,6 +117,7 @@ class SocketChannel(ByteChannel):
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._watched: Watched | None = None
         # The socket's own methods, not wrappers around them: this is the relay's hot path.
         self.recv_into = sock.recv_into
         self.send = sock.send
@@ -123,12 +134,18 @@ class SocketChannel(ByteChannel):
 
     def disown(self) -> None:
         """Leave the socket to somebody else, who has it already; the channel is closed from then on."""
+        if self._watched is not None:
+            self._watched.give_up()
+            self._watched = None
         self._sock = _NOBODY
         self.recv_into, self.send = _NOBODY.recv_into, _NOBODY.send
 
     def wait_readable(self) -> Awaitable[None]:
-        check_open(self._sock)
-        return trio.lowlevel.wait_readable(self._sock)
+        watched = self._watched
+        if watched is None:
+            check_open(self._sock)
+            watched = self._watched = watch(self._sock)
+        return watched.wait()
 
     def wait_writable(self) -> Awaitable[None]:
         check_open(self._sock)
@@ -143,7 +160,13 @@ class SocketChannel(ByteChannel):
     def close(self) -> None:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
+            self.release()
+
+    def release(self) -> None:
+        if self._watched is not None:
+            self._watched.forget()
+            self._watched = None
+        self._sock.close()
 
     def abort(self) -> None:
         set_reset_on_close(self._sock)
@@ -168,27 +191,34 @@ async def dial_tcp(
         long ("timeout"), or this host is short of something ("own").
 
     """
-    try:
-        address = str(parse_ip(host)) if host[:1].isdigit() or ":" in host else ""
-    except ValueError:
-        address = ""
+    address = _literal(host)
     if address:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock, connected = _begin(family, (address, port))
+        sock, connected = _begin(_IPV6 if ":" in address else _IPV4, (address, port))
         if not connected:
             with _given_up_at(deadline):
                 await _finish(sock)
         return sock
+    with _given_up_at(deadline, "no answer about its name in time"):
+        found = await (addresses or ask_system)(host, port)
     with _given_up_at(deadline):
-        return await _dial_any(await (addresses or ask_system)(host, port))
+        return await _dial_any(found)
+
+
+@lru_cache(maxsize=4096)
+def _literal(host: str) -> str:
+    """Return the address that `host` writes, "" if it is a name."""
+    try:
+        return str(parse_ip(host)) if host[:1].isdigit() or ":" in host else ""
+    except ValueError:
+        return ""
 
 
 @contextmanager
-def _given_up_at(deadline: float) -> Iterator[None]:
+def _given_up_at(deadline: float, reason: str = "no connection in time") -> Iterator[None]:
     with trio.CancelScope(deadline=deadline) as scope:
         yield
     if scope.cancelled_caught:
-        raise DialError("timeout", "no connection in time")
+        raise DialError("timeout", reason)
 
 
 async def ask_system(host: str, port: int) -> Sequence[SocketAddress]:
@@ -230,7 +260,7 @@ async def _dial_any(addresses: Sequence[SocketAddress]) -> socket.socket:
 def _begin(family: int, address: _Address) -> tuple[socket.socket, bool]:
     """Begin to connect, and return the socket and whether it is connected already."""
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(family, _STREAM)
     except OSError as error:
         raise _dial_error(error.errno) from error
     try:
@@ -240,7 +270,7 @@ def _begin(family: int, address: _Address) -> tuple[socket.socket, bool]:
             code = sock.connect_ex(address)
         if code and code not in _UNDER_WAY:
             raise _dial_error(code)
-        set_session_options(sock)
+        _set_tcp_options(sock)
     except OSError as error:
         sock.close()
         raise _dial_error(error.errno) from error

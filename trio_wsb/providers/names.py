@@ -154,6 +154,9 @@ class NameResolver:
                 reason = f"internal error: {type(error).__name__}"
         if reason:
             entry.failed(query, reason, trio.current_time())
+            self._table.failed_total += 1
+        else:
+            self._table.answered_total += 1
         # After each answer: the addresses of one family need not wait for those of the other.
         self._settle(entry)
 

@@ -25,8 +25,8 @@ from trio_wsb.http.headers import Headers
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.middleware.exchange import Request, received
 from trio_wsb.net.channel import ByteChannel, linger, receive_some, send_all
-from trio_wsb.proxy.chain import Answered, Passage, Remains, Step
-from trio_wsb.proxy.client import ClientLeft
+from trio_wsb.proxy.chain import Answered, Passage, Step
+from trio_wsb.proxy.client import EARLY_LIMIT, ClientLeft
 from trio_wsb.proxy.crowd import Visit
 from trio_wsb.proxy.internal import READING, InternalRequest, ping
 from trio_wsb.proxy.peer import Peer
@@ -38,6 +38,7 @@ from trio_wsb.proxy.secure import check_direction, may_see_pages
 from trio_wsb.proxy.services import find_way
 from trio_wsb.proxy.session import Session
 from trio_wsb.proxy.stickiness import Stickiness
+from trio_wsb.proxy.turnaway import REFUSAL_LIMIT, REFUSAL_TIMEOUT
 from trio_wsb.proxy.upgrade import open_session
 from trio_wsb.proxy.upstream import NoBackend
 from trio_wsb.routing.request import RequestView
@@ -50,12 +51,6 @@ PING_PATH = "/ping"
 PING = "ping@internal"
 PAGES = "pages@internal"
 """The names of the services that answer without a router, for records."""
-
-REFUSAL_TIMEOUT = 2.0
-"""Seconds that a refused client gets to read its answer."""
-
-REFUSAL_LIMIT = 1 << 20
-"""Bytes that a refused client may still send meanwhile."""
 
 
 class Connection:
@@ -73,7 +68,6 @@ class Connection:
         "_proxy",
         "_reader",
         "_record",
-        "_remains",
         "_visit",
     )
 
@@ -95,7 +89,7 @@ class Connection:
           channel: the connection.
           peer: who is at its other end.
           deadline: when the first head must be complete, on Trio's clock; without it after the entry point's `read_timeout`.
-          visit: what it takes of its address's share; ended by the caller.
+          visit: what it takes of its address's share; ended here, or by the session.
 
         """
         self._proxy = proxy
@@ -108,41 +102,51 @@ class Connection:
         self._reader = RequestReader(REQUEST_LIMITS if entry is None else entry.head_limits)
         self._passage: Passage | None = None
         """Of the request that is being answered."""
-        self._remains: Remains | None = None
-        """Of the session's passage, if it has taken something."""
         self._record: RequestRecord | None = None
         """Of the request that is being answered."""
 
     async def run(self) -> None:
         """Serve requests until one becomes a session, and that to its end; or until there are no more."""
+        session = await self.serve()
+        if session is not None:
+            await self._proxy.sessions.run(session)
+
+    async def serve(self) -> Session | None:
+        """Serve requests until one becomes a session, which is returned to be run; or until there are no more.
+
+        Sessions live for hours, and by the thousand: nothing of the handshake need live with them, neither the
+        connection nor the frames that led here. What a session takes with it owns the channel, and gives back at its
+        end what the middlewares and the visit have taken.
+        """
+        session: Session | None = None
         try:
             session = await self._serve_requests()
-            if session is not None:
-                # Sessions live for hours, and by the thousand: nothing of the handshake may live with them, but
-                # what is to be given back at the end.
-                del self._reader
-                passage, self._passage = self._passage, None
-                if passage is not None and passage.remains:
-                    self._remains = passage.remains
-                del passage
-                await self._proxy.sessions.run(session, self._take_record())
         except (ClientLeft, ResponseCutOff) as error:
             self._give_up(error)
             # An orderly end would make what was sent of an answer look like all of it.
             self._channel.abort()
         finally:
-            if self._record is not None:
-                self._record.reason = "the daemon stopped" if self._proxy.stopping else "internal error"
-                self._end_request()
-            self._end_passage()
-            self._channel.close()
+            if session is None:
+                if self._record is not None:
+                    self._record.reason = "the daemon stopped" if self._proxy.stopping else "internal error"
+                    self._end_request()
+                self._end_passage()
+                if self._visit is not None:
+                    self._visit.end()
+                self._channel.close()
+        if session is not None:
+            session.record = self._take_record()
+            passage, self._passage = self._passage, None
+            if passage is not None and passage.remains:
+                session.at_end += (passage.remains.end,)
+            if self._visit is not None and self._visit.lasts:
+                session.at_end += (self._visit.end,)
+        return session
 
     def _end_passage(self) -> None:
         if self._passage is not None:
             self._passage.remains.end()
             self._passage = None
-        if self._remains is not None:
-            self._remains.end()
 
     def _begin_request(self, entry: EntryPointRuntime, head: RequestHead | None) -> RequestRecord:
         self._record = record = RequestRecord(
@@ -256,7 +260,7 @@ class Connection:
 
     def _receive_at_once(self) -> bool | None:
         """Take what is there; whether there can be more, None if nothing is there yet."""
-        scratch = self._proxy.scratch
+        scratch = self._proxy.scratch[:EARLY_LIMIT]
         try:
             received = self._channel.recv_into(scratch)
         except BlockingIOError:
@@ -267,7 +271,7 @@ class Connection:
         return received > 0
 
     async def _receive(self) -> bool:
-        scratch = self._proxy.scratch
+        scratch = self._proxy.scratch[:EARLY_LIMIT]
         try:
             received = await receive_some(self._channel, scratch)
         except OSError:
@@ -279,11 +283,10 @@ class Connection:
         """Answer one request; the session it became, or whether the connection can serve another one."""
         record = self._begin_request(entry, head)
         record.client = client = client_address(self._peer.address, head.headers, entry.policy)
-        keep_alive = head.keep_alive and not self._proxy.stopping and not head.framing.has_body
         page = self._own_page(entry, head)
         if page is not None:
             record.service = PING if page is ping else PAGES
-            return await self._answer_ourselves(entry, record, head, page, keep_alive=keep_alive)
+            return await self._answer_ourselves(entry, record, head, page)
         believed = partial(self._believed_values, entry, head)
         secured = self._peer.secured
         routers = entry.routers if secured is None else entry.tls_routers
@@ -301,9 +304,7 @@ class Connection:
         if isinstance(route.service, InternalService):
             handler, steps = route.service.handler, route.steps
             record.service = route.service.name
-            return await self._answer_ourselves(
-                entry, record, head, handler, keep_alive=keep_alive, steps=steps, router=router
-            )
+            return await self._answer_ourselves(entry, record, head, handler, steps=steps, router=router)
         passage = await self._pass(entry, record, head, route.steps)
         fields = passage.request.head.headers
         way, failed = find_way(route.service, fields, trio.current_time()), set[str]()
@@ -385,7 +386,6 @@ class Connection:
         head: RequestHead,
         handler: Handler,
         *,
-        keep_alive: bool,
         steps: tuple[Step, ...] | None = None,
         router: str = "",
     ) -> bool:
@@ -408,7 +408,10 @@ class Connection:
                 channel=self._channel,
                 reader=self._reader,
                 # What may follow an upgrade that becomes none is no request.
-                keep_alive=keep_alive and not record.upgrade,
+                keep_alive=not record.upgrade
+                and not self._proxy.stopping
+                and head.keep_alive
+                and not head.framing.has_body,
             )
         )
 
@@ -466,19 +469,3 @@ class Connection:
                 raise ClientLeft from error
             return
         raise ClientLeft
-
-
-async def refuse_connection(
-    channel: ByteChannel, scratch: memoryview, date: float | None = None, status: int = 503
-) -> None:
-    """Answer a connection over a limit without reading its request, and close it.
-
-    `status` is 503 when the entry point is full, 429 (RFC 6585 section 4) when the client's address has its share.
-    """
-    answer = error_response(status, "too many connections", (("Retry-After", "5"),), date=date)
-    try:
-        channel.send(answer)
-    except OSError:
-        channel.close()
-        return
-    await linger(channel, scratch, seconds=REFUSAL_TIMEOUT, limit=REFUSAL_LIMIT)

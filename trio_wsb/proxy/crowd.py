@@ -9,33 +9,28 @@ An IPv6 client has a whole /64, so that is what counts as one address (RFC 6177 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from trio_wsb.addresses import IPAddress
+from trio_wsb.proxy.refusals import Refusals
 
 if TYPE_CHECKING:
     from trio_wsb.proxy.runtime import EntryPointRuntime
-
-REPORT_INTERVAL: Final = 60.0
-"""Seconds between two log lines about refused connections of an entry point."""
 
 _INTERFACE_BITS: Final = 64
 
 _Key = tuple[str, int, int]
 
 
-class Crowd:
-    """The connections of each address by entry point; survives reloads. Empty when nobody is connected."""
+class Crowd(Refusals):
+    """The connections of each address by entry point, and those over a cap; survives reloads. Empty when nobody is connected."""
 
     def __init__(self) -> None:
-        self.refused_total: Counter[str] = Counter()
-        """Connections over a cap, by entry point."""
+        super().__init__()
         self.answering = 0
         """Refused connections that are being told so."""
         self._open: dict[_Key, int] = {}
         self._waiting: dict[_Key, int] = {}
-        self._told: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._open.keys() | self._waiting.keys())
@@ -59,14 +54,6 @@ class Crowd:
         visit.end()
         return None
 
-    def refused(self, entry_point: str, now: float) -> bool:
-        """Count a connection that was not let in; whether it is time to say so."""
-        self.refused_total[entry_point] += 1
-        if now - self._told.get(entry_point, -REPORT_INTERVAL) < REPORT_INTERVAL:
-            return False
-        self._told[entry_point] = now
-        return True
-
 
 class Visit:
     """What one connection takes of its address's share. Made by `Crowd.visit`; `end` gives everything back, once."""
@@ -79,6 +66,11 @@ class Visit:
         self._most = most
         self._counted = counted
         self._waits = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether there is anything to give back at its end."""
+        return self._key is not None and (self._counted or self._waits)
 
     def wait(self) -> bool:
         """From now on it waits for a request; False if too many of its address do, and then it does not count as one."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from trio_wsb.addresses import IPAddress
+from trio_wsb.addresses import IPAddress, ip_text
 from trio_wsb.proxy.secure import Secured
 
 
@@ -31,7 +31,7 @@ class Peer:
     @property
     def connected(self) -> str:
         """The address that the connection really came from: the client's, or that of a proxy in front of us."""
-        return self.proxy or str(self.address or self.text)
+        return self.proxy or (self.text if self.address is None else ip_text(self.address))
 
     @property
     def local(self) -> IPAddress | None:

@@ -38,6 +38,9 @@ _NOBODY = Peer(None, "")
 class Stage(StrEnum):
     """Where a request is, and where it was when it failed: a closed list, for logs and as a metric's label."""
 
+    ARRIVAL = "arrival"
+    """The connection has come, and may be one too many."""
+
     HEAD = "head"
     """Its head is read and checked, the opening handshake included."""
 

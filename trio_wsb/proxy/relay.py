@@ -26,6 +26,9 @@ from trio_wsb.proxy.pump import Pump
 from trio_wsb.websocket.frames import FrameScanner
 from trio_wsb.websocket.gate import FrameGate
 
+_DOWN: Final = "relay, down"
+"""The name of the task; Trio would make one up for each session."""
+
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds for the TCP connections to end after both Close frames went by (RFC 6455 section 7.1.1), and for a client to
 answer the Close frame by which a limit ends its session."""
@@ -136,15 +139,19 @@ class Relay:
             self._begin_limits()
         try:
             async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self.down.run)
+                self._nursery.start_soon(self.down.run, name=_DOWN)
                 await self.up.run()
         finally:
             self._nursery = None
             self._record(self._suspected)
-            self.backend.close()
-            self.client.close()
+            self.close()
             self.up.leave()
             self.down.leave()
+
+    def close(self) -> None:
+        """Close the channels, which nobody may use any more."""
+        self.backend.release()
+        self.client.release()
 
     def _begin_limits(self) -> None:
         limits, now = self._limits, trio.current_time()
@@ -213,6 +220,7 @@ class Relay:
                 (self.down, Cause.CLIENT_WRITE_TIMEOUT),
                 (self.up, Cause.BACKEND_WRITE_TIMEOUT),
             ):
+                pump.look_at_sink(now)
                 if pump.blocked_since is not None and now - pump.blocked_since >= self.write_timeout:
                     if self.ending:
                         self.cut()
@@ -291,6 +299,8 @@ class Relay:
     def source_ended(self, pump: Pump) -> None:
         """End one direction: the pump's source sends no more."""
         self._record(Cause.CLIENT_LOST if pump is self.up else Cause.BACKEND_LOST)
+        if (self.down if pump is self.up else self.up).ended:
+            return  # nothing is left to be relayed, and both are closed at once
         if pump.sink.can_half_close:
             pump.sink.shutdown()
             self._watch(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import define, evolve
 
 from trio_wsb.addresses import IPAddress
 from trio_wsb.http.head import RequestHead, ResponseHead
@@ -17,7 +17,7 @@ from trio_wsb.proxy.services import MirrorTarget
 from trio_wsb.proxy.stickiness import Stickiness
 
 
-@frozen
+@define(eq=False)  # frozen, each of its fields would cost as much as a call
 class ProxiedRequest:
     """A request for which a router and a service were found.
 

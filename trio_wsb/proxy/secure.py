@@ -11,16 +11,13 @@ from __future__ import annotations
 import ssl
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from typing import Final
 
 import trio
 from attrs import frozen
 
 from trio_wsb.errors import BadRequest
+from trio_wsb.proxy.refusals import Refusals
 from trio_wsb.routing.hosts import HostTable
-
-REPORT_INTERVAL: Final = 60.0
-"""Seconds between two log lines about connections that were refused for want of a place."""
 
 
 @frozen
@@ -116,20 +113,18 @@ def may_see_pages(entry: TLSEntry | None, secured: Secured | None) -> bool:
     return secured is not None and secured.terms.client_auth == entry.fallback.client_auth
 
 
-class Handshakes:
-    """TLS handshakes under way and how they end; survives reloads."""
+class Handshakes(Refusals):
+    """TLS handshakes under way and how they end, and connections that found no place in time; survives reloads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.turn = trio.Lock()
         """Held while OpenSSL computes."""
         self.under_way: Counter[str] = Counter()
         """By entry point."""
         self.completed_total: Counter[str] = Counter()
         self.failed_total: Counter[str] = Counter()
-        self.refused_total: Counter[str] = Counter()
-        """Connections that found no place in time."""
         self._limits: dict[str, trio.CapacityLimiter] = {}
-        self._told: dict[str, float] = {}
 
     def places(self, entry_point: str, limit: int) -> trio.CapacityLimiter:
         """Return the places of `entry_point`, as many as `limit` says now."""
@@ -140,11 +135,3 @@ class Handshakes:
         elif found.total_tokens != tokens:
             found.total_tokens = tokens
         return found
-
-    def refused(self, entry_point: str, now: float) -> bool:
-        """Count a connection that found no place; whether it is time to say so."""
-        self.refused_total[entry_point] += 1
-        if now - self._told.get(entry_point, -REPORT_INTERVAL) < REPORT_INTERVAL:
-            return False
-        self._told[entry_point] = now
-        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 import trio
@@ -44,6 +44,10 @@ class Session:
     opened_at: float = 0.0
     ended_at: float | None = None
     """Trio time; None while it is live."""
+    record: RequestRecord | None = None
+    """Of the handshake that it came from, until the observers have seen it."""
+    at_end: tuple[Callable[[], None], ...] = ()
+    """Called in this order when it is over, to give back what is its own."""
 
     @property
     def duration(self) -> float:
@@ -94,22 +98,24 @@ class SessionTable:
     def __contains__(self, session: Session) -> bool:
         return self._sessions.get(session.id) is session
 
-    async def run(self, session: Session, record: RequestRecord | None = None) -> None:
-        """Count `session` as live, relay until it ends, and record why it did. Owns its channels.
-
-        Args:
-          session: the session.
-          record: of the handshake that it came from, for the observers; not kept.
-
-        """
-        self._open(session, record or RequestRecord())
-        del record
+    async def run(self, session: Session) -> None:
+        """Count `session` as live, relay until it ends, and record why it did. Owns its channels, and what it gives back."""
         try:
-            await session.relay.run()
+            try:
+                self._open(session)
+            except BaseException:
+                session.relay.close()
+                raise
+            try:
+                await session.relay.run()
+            finally:
+                self._close(session)
         finally:
-            self._close(session)
+            for give_back in session.at_end:
+                give_back()
 
-    def _open(self, session: Session, record: RequestRecord) -> None:
+    def _open(self, session: Session) -> None:
+        record, session.record = session.record or RequestRecord(), None
         session.id = next(self._ids)
         self._sessions[session.id] = session
         self.opened_total += 1
@@ -140,9 +146,9 @@ class SessionTable:
         cooling = session.backend.session_ended(
             now, session.opened_at, backend_fault=cause is Cause.BACKEND_LOST
         )
-        if cause in {Cause.BACKEND_LOST, Cause.BACKEND_PING_TIMEOUT}:
+        if cause is Cause.BACKEND_LOST or cause is Cause.BACKEND_PING_TIMEOUT:
             self.losses.backend_lost(session.service, session.backend)
-        elif cause in {Cause.CLIENT_LOST, Cause.CLIENT_PING_TIMEOUT}:
+        elif cause is Cause.CLIENT_LOST or cause is Cause.CLIENT_PING_TIMEOUT:
             self.losses.client_lost(session.peer)
         if cooling:
             log.warning(

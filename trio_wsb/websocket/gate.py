@@ -30,6 +30,9 @@ _FIN: Final = 0x80
 _MASKED: Final = 0x80
 UNLIMITED: Final = 1 << 62
 
+FRAMES_AT_ONCE: Final = 1024
+"""Frames judged by one call, a millisecond: a buffer full of empty ones would keep everybody else waiting for twenty."""
+
 
 @frozen
 class Admission:
@@ -44,7 +47,7 @@ class Admission:
     frames: int
     """How many messages and control frames began in `passing`."""
     starved: bool = False
-    """Whether more could be judged at once if more frames were allowed."""
+    """Whether more could be judged at once: more frames would have to be allowed, or these were `FRAMES_AT_ONCE`."""
 
     def joined(self) -> memoryview:
         """Return the bytes of `passing` in one piece."""
@@ -142,7 +145,12 @@ class FrameGate:
         start = 0
         passing: list[memoryview] = []
         starved = False
+        judged = 0
         while pos < size and not scanner.lost:
+            if judged == FRAMES_AT_ONCE:
+                starved = True
+                break
+            judged += 1
             header = _read_header(data, pos, size)
             if header is None:
                 break

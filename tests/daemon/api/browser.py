@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-from tests.daemon.harness import PATIENCE, Running
+from tests.daemon.harness import PATIENCE, Running, http_client
 
 PROGRAM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
@@ -143,7 +142,7 @@ async def tab(profile: Path) -> AsyncIterator[Tab]:
         line = await running.line("DevTools listening on")
         match = re.search(r"ws://(127\.0\.0\.1:\d+)/", line)
         assert match is not None
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             pages = (await client.get(f"http://{match[1]}/json")).json()
         (page,) = [each for each in pages if each["type"] == "page"]
         async with (

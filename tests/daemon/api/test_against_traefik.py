@@ -15,8 +15,8 @@ import pytest
 import trio
 import yaml
 
-from tests.daemon.api.ask import ask, get
-from tests.daemon.harness import PATIENCE, Running, free_port
+from tests.daemon.api.ask import CONFIGURATION, ask, get
+from tests.daemon.harness import PATIENCE, Running, free_port, http_client
 from tests.daemon.state import World, make_world
 from tests.traefik.harness import traefik_program
 
@@ -27,11 +27,7 @@ pytestmark = [
 ]
 
 HTTP: dict[str, Any] = {
-    "routers": {
-        "chat": {"rule": "PathPrefix(`/chat`)", "service": "chat", "middlewares": ["limit", "auth"], "priority": 7},
-        "both": {"rule": "Host(`both.example`)", "service": "both", "entryPoints": ["web"]},
-        "lost": {"rule": "Host(`lost.example`)", "service": "nowhere"},
-    },
+    "routers": CONFIGURATION["http"]["routers"],
     "services": {
         "chat": {
             "loadBalancer": {
@@ -89,7 +85,7 @@ async def traefik(
     (directory / "static.yml").write_text(yaml.safe_dump(static))
     async with Running.program(TRAEFIK, f"--configFile={directory / 'static.yml'}"):
         base = f"http://127.0.0.1:{api}"
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             with trio.fail_after(PATIENCE):
                 while True:
                     try:
@@ -132,7 +128,7 @@ def world(tmp_path: Path) -> World:
 async def test_the_same_keys_for_the_same_things(tmp_path: Path, world: World) -> None:
     async with (
         traefik(tmp_path / "traefik") as base,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE, base_url=base) as client,
+        http_client(base_url=base) as client,
     ):
         for section in ("routers", "services", "middlewares"):
             theirs = from_files((await client.get(f"/api/http/{section}")).json())
@@ -172,7 +168,7 @@ QUERIES = (
 async def test_pages_and_filters(tmp_path: Path, world: World) -> None:
     async with (
         traefik(tmp_path / "traefik") as base,
-        httpx.AsyncClient(trust_env=False, timeout=PATIENCE, base_url=base) as client,
+        http_client(base_url=base) as client,
     ):
         for query in QUERIES:
             # The balancer's own routers are not the same, so of pages only their marks are compared.

@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port
+from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port, http_client
 
 pytestmark = pytest.mark.daemon
 
@@ -39,7 +39,7 @@ class Asker:
         self.ws = f"ws://127.0.0.1:{port}"
 
     async def ask(self, path: str, *, method: str = "GET", **known: Any) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             return await client.request(method, f"{self.base}{path}", **known)
 
     async def get(self, path: str) -> Any:

@@ -27,7 +27,7 @@ class Scraped:
     values: dict[tuple[str, Labels], float]
     kinds: dict[str, tuple[str, str]]
 
-    def get(self, name: str, **labels: str) -> float | None:
+    def get(self, name: str, /, **labels: str) -> float | None:
         return self.values.get((name, frozenset(labels.items())))
 
     def __getitem__(self, name: str) -> float:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 import yaml
 
-from tests.daemon.harness import PATIENCE, Running, backend, clients, daemon, echo, free_port
+from tests.daemon.harness import PATIENCE, Running, backend, clients, daemon, echo, free_port, http_client
 from tests.daemon.metrics.scene import Labels, Scraped, understood
 from tests.traefik.harness import traefik_program
 
@@ -42,7 +41,7 @@ def dynamic(url: str) -> dict[str, object]:
 
 async def ask(url: str) -> None:
     """Make the same few requests, and a session that ends."""
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         for method, path in (
             ("GET", "/api/stats"),
             ("GET", "/nowhere"),
@@ -55,7 +54,7 @@ async def ask(url: str) -> None:
 
 
 async def scrape(url: str) -> Scraped:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         return understood((await client.get(url)).text)
 
 

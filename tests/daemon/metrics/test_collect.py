@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import trio
 
 from tests.daemon.metrics.scene import Scraped, Watched, record, watch
 from tests.daemon.state import PODS
+from trio_wsb.balancing.discovery import Answer, Name, Query
 from trio_wsb.balancing.drain import DrainKey
 from trio_wsb.balancing.moving import DrainPolicy
 from trio_wsb.daemon.metrics.catalogue import GROUPS, Definition
+from trio_wsb.errors import DialError
 from trio_wsb.middleware.breaker import State
+from trio_wsb.net.resolver import Resolved
 from trio_wsb.proxy.record import Stage
 from trio_wsb.proxy.steps import BreakerStep
 
@@ -73,6 +77,7 @@ async def busy(watched: Watched) -> Scraped:
     world.report(PODS[0], 3, at=trio.current_time())
     backend = world.backend(PODS[0])
     backend.pod_name, backend.pod_ip, backend.node_name = "pod-1", "10.1.0.1", "node-1"
+    world.state.names.entry(Name("pods.example", "srv"))
     world.proxy.mirrors.dropped_total["slow"] += 2
     world.proxy.handshakes.failed_total["web"] += 4
     key = DrainKey(world.backend(PODS[1]).url, None)
@@ -157,6 +162,49 @@ async def test_a_backend_that_is_down_or_failing(watched: Watched) -> None:
     assert found.get("trio_wsb_backend_cooling_down", **of(PODS[0])) == 1
     assert found.get("trio_wsb_backend_ready", **of(PODS[0])) == 0
     assert found.get("traefik_service_server_up", service="chat@file", url=PODS[0]) == 0
+
+
+async def test_names(watched: Watched) -> None:
+    table, resolver = watched.world.state.names, watched.world.state.resolver
+    now, query = trio.current_time(), Query("pods.example", "A")
+    entry = table.entry(Name("pods.example", "all"))
+    entry.answered(query, Answer(("10.0.0.1", "10.0.0.2"), 30.0), now)
+    entry.settle()
+    table.answered_total += 1
+
+    async def source(name: str, port: int) -> Resolved:
+        if name == "gone.example":
+            raise DialError("resolve", "no such name")
+        return Resolved([(socket.AF_INET, ("10.0.0.3", port))])
+
+    resolver._source = source
+    await resolver.addresses("chat.example", 80)
+    for port in (80, 81):
+        with pytest.raises(DialError):
+            await resolver.addresses("gone.example", port)
+    found = await watched.scrape()
+
+    def lookups(of: Scraped) -> dict[tuple[str, str], float | None]:
+        name = "trio_wsb_name_lookups_total"
+        return {(each["source"], each["result"]): of.get(name, **each) for each in of.series(name)}
+
+    def failing(of: Scraped) -> dict[str, float | None]:
+        name = "trio_wsb_name_failing"
+        return {each["name"]: of.get(name, **each) for each in of.series(name)}
+
+    assert lookups(found) == {
+        ("discovery", "answered"): 1, ("discovery", "failed"): 0, ("system", "answered"): 1, ("system", "failed"): 2,
+    }  # fmt: skip
+    assert failing(found) == {"chat.example": 0, "gone.example": 1, "pods.example": 0}
+    assert found.get("trio_wsb_name_endpoints", name="pods.example", resolve="all") == 2
+    # What was known stays, and so does its number.
+    entry.failed(query, "no answer within 5 s", now)
+    entry.settle()
+    table.failed_total += 1
+    found = await watched.scrape()
+    assert failing(found)["pods.example"] == 1
+    assert lookups(found)["discovery", "failed"] == 1
+    assert found.get("trio_wsb_name_endpoints", name="pods.example", resolve="all") == 2
 
 
 async def test_middlewares(watched: Watched) -> None:

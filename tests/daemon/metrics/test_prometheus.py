@@ -26,6 +26,7 @@ from tests.daemon.harness import (
     daemon,
     echo,
     free_port,
+    http_client,
 )
 from tests.daemon.metrics.scene import understood
 
@@ -96,7 +97,7 @@ async def watched_daemon(tmp_path: Path, pods: list[str]) -> AsyncIterator[tuple
 
 
 async def get(url: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with http_client() as client:
         return await client.get(url, **options)
 
 
@@ -106,7 +107,7 @@ async def keep_busy(there: Daemon, made: Clients) -> None:
         connection = await made.connect(there.ws)
         await echo(connection, "hello")
         await connection.aclose()
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with http_client() as client:
             upgrade = {
                 "Connection": "Upgrade",
                 "Upgrade": "websocket",

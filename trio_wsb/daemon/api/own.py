@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from trio_wsb.config.entrypoints import RedirectionTarget
 from trio_wsb.config.internal import API, DASHBOARD, NOOP, PING, PROMETHEUS
 from trio_wsb.config.model import Config
-from trio_wsb.config.offered import ADMIN, redirection_name
-from trio_wsb.daemon.middlewares import is_open
+from trio_wsb.config.offered import ADMIN, redirection_name, redirection_port
+from trio_wsb.daemon.entrypoints import redirections
 from trio_wsb.daemon.views import View
 from trio_wsb.proxy import redirection
 
@@ -40,7 +39,7 @@ def own_routers(config: Config, direct: list[str]) -> Iterator[View]:
     for service, rule, priority, on in pages:
         if on:
             yield _router(service, service, rule, priority, on)
-    for entry_point, target in _redirections(config):
+    for entry_point, target in redirections(config):
         name = redirection_name(entry_point, target)
         row = _router(name, NOOP, redirection.RULE, target.priority, [entry_point])
         row["middlewares"] = [f"redirect-{name}"]
@@ -49,9 +48,9 @@ def own_routers(config: Config, direct: list[str]) -> Iterator[View]:
 
 def own_middlewares(config: Config) -> Iterator[View]:
     """Yield the middleware of each redirection."""
-    for entry_point, target in _redirections(config):
+    for entry_point, target in redirections(config):
         router = redirection_name(entry_point, target)
-        port = target.port or config.entry_points[target.to].address.port
+        port = redirection_port(config, target)
         yield {
             "redirectScheme": {"scheme": target.scheme, "port": str(port), "permanent": target.permanent},
             "status": "enabled",
@@ -74,14 +73,6 @@ def _router(name: str, service: str, rule: str, priority: int, on: Sequence[str]
         "provider": INTERNAL,
         "priorityStr": str(priority),
     }
-
-
-def _redirections(config: Config) -> Iterator[tuple[str, RedirectionTarget]]:
-    for name, entry in config.entry_points.items():
-        target = entry.http.redirections.entry_point
-        # One behind a middleware that is not there is among the disabled routers.
-        if target is not None and is_open(config, entry.http.middlewares):
-            yield name, target
 
 
 def _pinged(config: Config) -> list[str]:

@@ -149,6 +149,20 @@ CONTAINERS: Final = _gauge(
     "Running containers: `used`, `ignored`, or `bad` when they give nothing since their labels have errors.",
     "state",
 )
+NAME_LOOKUPS: Final = _counter(
+    "trio_wsb_name_lookups_total",
+    "Questions about names of backends, by who asked (`discovery` for those with `resolve`, `system` for the others) and what came of them.",
+    "source",
+    "result",
+)
+NAME_FAILING: Final = _gauge(
+    "trio_wsb_name_failing",
+    "Whether a backend's name does not resolve, or not wholly, by the last answers; what was known of it stays in use.",
+    "name",
+)
+NAME_ENDPOINTS: Final = _gauge(
+    "trio_wsb_name_endpoints", "Backends that a name with `resolve` stands for.", "name", "resolve"
+)
 ROUTERS_DISABLED: Final = _gauge(
     "trio_wsb_config_routers_disabled", "Routers of the configuration that do not run since they have errors."
 )

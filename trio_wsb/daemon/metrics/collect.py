@@ -82,10 +82,27 @@ def configuration(scene: Scene) -> Iterator[Family]:
     yield c.ENGINE_AWAY.of(docker is not None and docker.standing.state == "away")
     verdicts = Counter[str](each.verdict for each in container_states(current))
     yield c.CONTAINERS.family([((verdict,), verdicts[verdict]) for verdict in ("used", "ignored", "bad")])
+    yield from _names(scene.state)
     yield c.ROUTERS_DISABLED.of(0 if current is None else len(current.disabled))
     yield c.CERTIFICATE.family(
         ((each.place, each.facts.common_name), each.facts.not_after.timestamp())
         for each in (() if current is None else current.server_tls.certificates)
+    )
+
+
+def _names(state: DaemonState) -> Iterator[Family]:
+    resolver, table = state.resolver, state.names
+    yield c.NAME_LOOKUPS.family(
+        ((source, result), count)
+        for source, asker in (("discovery", table), ("system", resolver))
+        for result, count in (("answered", asker.answered_total), ("failed", asker.failed_total))
+    )
+    failing = dict(resolver.failing)
+    for name, entry in table.entries.items():
+        failing[name.host] = failing.get(name.host, False) or entry.problem is not None
+    yield c.NAME_FAILING.family(((name,), bad) for name, bad in failing.items())
+    yield c.NAME_ENDPOINTS.family(
+        ((name.host, name.resolve), len(entry.endpoints)) for name, entry in table.entries.items()
     )
 
 

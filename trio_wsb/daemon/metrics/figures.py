@@ -93,6 +93,8 @@ class Cell:
 Answered = tuple[str, str, str]
 """Status code, method and protocol (`http` or `websocket`) of a request."""
 
+_UPGRADED: Final[Answered] = ("101", "GET", "websocket")
+
 
 class Level:
     """What came through one entry point, router or service."""
@@ -254,12 +256,13 @@ class Figures:
         seconds = max(0.0, session.opened_at - record.started)
         self.opened += 1
         self.handshakes.observe(seconds)
-        self._retried(record)
+        if record.tries > 1:
+            self._retried(record)
         levels = self._levels(session)
-        self._answered(levels, "101", "GET", "websocket", seconds)
         for level in levels:
+            level.answered(_UPGRADED, seconds, self._buckets)
             level.open += 1
-        service = self._service(session.service)
+        service = levels[2]
         service.opened += 1
         service.handshakes.observe(seconds)
         backend = self._backend(session)
@@ -276,10 +279,11 @@ class Figures:
         relayed = Traffic()
         relayed.add(session)
         self.traffic.join(relayed)
-        for level in self._levels(session):
+        levels = self._levels(session)
+        for level in levels:
             level.open -= 1
             level.traffic.join(relayed)
-        service = self._service(session.service)
+        service = levels[2]
         service.ended[ended] += 1
         service.durations.observe(seconds)
         backend = self._backend(session)
@@ -320,7 +324,7 @@ class Figures:
             key = record.stage, OTHER
         counter[key] += 1
 
-    def _levels(self, session: Session) -> tuple[Level, Level, Level]:
+    def _levels(self, session: Session) -> tuple[Level, Level, ServiceLevel]:
         return (
             self._entry_point(session.entry_point),
             self._router(session.router),

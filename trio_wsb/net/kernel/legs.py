@@ -67,7 +67,7 @@ FLUSH_PAUSES: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Seconds between looks at what the kernel has still to write; the last one repeats."""
 
 END_PATIENCE: Final = 10.0
-"""Seconds that an end waits for what came before it, where the peer does not read what stands before that."""
+"""Seconds that an end waits for what came before it, while the peer takes nothing of what stands before that."""
 
 FRUITLESS: Final = 4
 """Openings in a row through which nothing went before the way stays shut for a while."""
@@ -103,7 +103,7 @@ class Direction:
     """One direction of a session in the kernel: everything that `source` receives goes to `sink`."""
 
     __slots__ = (
-        "_before", "_ceiling", "_credit", "_fruitless", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
+        "_before", "_ceiling", "_credit", "_fruitless", "_held_at", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
         "flushed", "forwarded", "held_since", "is_open", "read", "scanner", "sink", "slot", "source", "words",
     )  # fmt: skip
 
@@ -122,7 +122,10 @@ class Direction:
         self.ended = False  # the source has sent its last byte, or broke
         self.forwarded = 0  # bytes that user space wrote to the sink
         self.read = 0  # bytes that user space read from the source
-        self.held_since: float | None = None  # when the end came, before bytes that belong before it
+        self.held_since: float | None = (
+            None  # since when the end waits for bytes that came before it, and nothing moves
+        )
+        self._held_at = 0  # what the source's peer had taken then
         self._offset = 0
         self._seen: tuple[int, ...] = (0,) * 9
         self._task: trio.lowlevel.Task | None = None
@@ -255,6 +258,14 @@ class Direction:
         sent = self.words[self.at + _REDIRECTED] + self.forwarded
         return max(0, sent - self._written(tcp_counts(self.sink)[0]))
 
+    @property
+    def taken(self) -> int:
+        """How many bytes the sink's peer has acknowledged; 0 for one that broke."""
+        try:
+            return tcp_counts(self.sink)[0]
+        except OSError:
+            return 0
+
     def _written(self, count: int) -> int:
         return count - self._sink_base
 
@@ -341,17 +352,17 @@ class Direction:
         What the program gives to user space stands in one queue with what the kernel has still to write to the same
         socket, behind that, and the end does not wait for it. The end counts as a byte received.
         """
-        now = trio.current_time()
-        if self.held_since is None:
-            self.held_since = now
         try:
-            # After a reset nothing comes any more, whatever is missing.
-            if now - self.held_since < END_PATIENCE and not is_closed(self.source):
-                received = tcp_counts(self.source)[1]
-                return received - 1 > self._read_before + self.read + self.words[self.at + _REDIRECTED]
+            if is_closed(self.source):
+                return False  # nothing comes any more, whatever is missing
+            acked, received = tcp_counts(self.source)
         except OSError:
-            pass
-        return False
+            return False
+        now = trio.current_time()
+        if self.held_since is None or acked != self._held_at:
+            self.held_since, self._held_at = now, acked
+        missing = received - 1 > self._read_before + self.read + self.words[self.at + _REDIRECTED]
+        return missing and now - self.held_since < END_PATIENCE
 
     # Waiting.
 
@@ -483,10 +494,7 @@ class KernelLeg(ByteChannel):
 
     @property
     def taken(self) -> int:
-        try:
-            return tcp_counts(self._sock)[0]
-        except OSError:
-            return 0
+        return self._writes.taken
 
     def shutdown(self) -> None:
         self._pair.shutdown(self._sock, self._writes)

@@ -175,7 +175,11 @@ SECTION int relay(struct __sk_buff *skb)
 		struct walk walk = {.skb = skb, .direction = direction};
 
 		direction->draft = direction->scan;
+#ifndef BLIND /* what the frames cost is measured beside a program that does not look at them (bench) */
 		bpf_loop(MAX_FRAMES, step, &walk, 0);
+#else
+		walk.all = 1;
+#endif
 		if (walk.all && bpf_sk_redirect_map(skb, &sockets, slot ^ 1, 0) == SK_PASS) {
 			direction->scan = direction->draft;
 			direction->redirected += length;

@@ -17,7 +17,7 @@ from trio_wsb.net.kernel.maps import KernelMaps
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
 
 LINGER: Final = 10.0
-"""Seconds for what was sent on to reach the queue of a peer that takes nothing, when the session is over."""
+"""Seconds for what was sent on to reach the queue of a peer that takes nothing meanwhile, when the session is over."""
 
 WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks for ways that are stuck."""
@@ -47,7 +47,7 @@ class KernelTable:
         """Ways that were found stuck since the start."""
         self._free = list(range(0, 2 * sessions, 2))[::-1]
         self._directions: dict[int, Direction] = {}
-        self._flushing: dict[Direction, tuple[float, KernelPair | None]] = {}
+        self._flushing: dict[Direction, tuple[float, int, KernelPair | None]] = {}
         self._wanted = trio.Event()
         self._maps = self._load(2 * sessions)
 
@@ -96,7 +96,7 @@ class KernelTable:
 
     def later(self, direction: Direction, pair: KernelPair | None = None) -> None:
         """End the sending to the sink of `direction`, or close `pair`, when what was sent on is flushed."""
-        self._flushing[direction] = (trio.current_time() + LINGER, pair)
+        self._flushing[direction] = (trio.current_time() + LINGER, direction.taken, pair)
         self._wanted.set()
 
     def leave(self, pair: KernelPair, *, flush: bool) -> None:
@@ -144,8 +144,11 @@ class KernelTable:
             pauses = iter(FLUSH_PAUSES)
             while self._flushing:
                 now = trio.current_time()
-                for direction, (deadline, pair) in list(self._flushing.items()):
+                for direction, (deadline, taken, pair) in list(self._flushing.items()):
                     if direction not in self._flushing or not (direction.is_flushed() or now >= deadline):
+                        continue
+                    if now >= deadline and direction.taken > taken:
+                        self.later(direction, pair)  # slow, but it takes something
                         continue
                     del self._flushing[direction]
                     if pair is None:
