@@ -14,6 +14,7 @@ import hashlib
 import os
 import random
 import socket
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,16 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--mib", type=int, default=60, help="in each direction of each session")
+    parser.add_argument(
+        "--loss",
+        type=float,
+        default=0.0,
+        metavar="PERCENT",
+        help="of packets, in a network namespace of its own",
+    )
     options = parser.parse_args()
+    if options.loss:
+        return with_loss(options)
     failed = 0
     up, down = (traffic(random.Random(seed), options.mib << 20, masked=not seed) for seed in (0, 1))
     for relay in options.relays.split(","):
@@ -64,6 +74,20 @@ def main() -> int:
             flush=True,
         )
     return 1 if failed else 0
+
+
+def with_loss(options: argparse.Namespace) -> int:
+    """Run it where packets are lost, and return its exit status. It takes root, unshare, ip and nft."""
+    one_of = round(100 / options.loss)
+    rules = (
+        "ip link set lo up && nft add table inet loss"
+        " && nft add chain inet loss in '{ type filter hook input priority 0; }'"
+        f" && nft add rule inet loss in meta l4proto tcp numgen random mod {one_of} == 0 drop"
+        ' && exec "$0" "$@"'
+    )
+    again = [f"--{name}={getattr(options, name)}" for name in ("relays", "runs", "sessions", "mib")]
+    command = ["unshare", "--net", "sh", "-c", rules, sys.executable, "-m", "bench.integrity", *again]
+    return subprocess.run(command, check=False).returncode
 
 
 class Stage:
