@@ -37,14 +37,19 @@ def busy_cores(seconds: float = 1.0) -> float:
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds that all cores were busy since the machine started."""
-    return parse_busy_seconds(Path("/proc/stat").read_text())
+    """Return the CPU seconds that all cores were busy since some time in the past.
+
+    They are what is left of the time: who runs is only looked up at ticks of the clock, and what runs for microseconds between
+    two of them is seen seldom, while the time without work is measured.
+    """
+    passed = (os.cpu_count() or 1) * time.monotonic()
+    return passed - parse_free_seconds(Path("/proc/stat").read_text())
 
 
-def parse_busy_seconds(stat: str) -> float:
-    """Return the CPU seconds of all cores that were neither idle nor waiting, from ``/proc/stat`` (proc(5))."""
+def parse_free_seconds(stat: str) -> float:
+    """Return the CPU seconds of all cores that were idle, waiting or somebody else's, from ``/proc/stat`` (proc(5))."""
     ticks = [int(word) for word in stat.partition("\n")[0].split()[1:9]]
-    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return (ticks[3] + ticks[4] + ticks[7]) / os.sysconf("SC_CLK_TCK")
 
 
 def kernel_version(release: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from bench.__main__ import main
-from bench.machine import kernel_version, parse_busy_seconds
+from bench.machine import kernel_version, parse_free_seconds
 from bench.others import (
     Nginx,
     caddy_configuration,
@@ -143,11 +143,11 @@ def test_kernel_version_leaves_out_what_a_provider_appends(release: str, version
     assert kernel_version(release) == version
 
 
-def test_busy_time_leaves_out_idle_and_waiting() -> None:
+def test_what_is_free_is_idle_waiting_or_stolen() -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     user, system, idle, waiting, stolen = 3 * ticks, 2 * ticks, 50 * ticks, 7 * ticks, ticks
     stat = f"cpu  {user} 0 {system} {idle} {waiting} 0 0 {stolen} 0 0\ncpu0 1 2 3\n"
-    assert parse_busy_seconds(stat) == 6.0
+    assert parse_free_seconds(stat) == 58.0
 
 
 @pytest.mark.parametrize(
