@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import h11
 import pytest
@@ -513,3 +514,26 @@ def test_a_changed_byte_is_refused_or_read_as_h11_reads_it(data: st.DataObject) 
         return
     if head.split(b" ", 2)[1].startswith(b"/"):
         reads_as_h11_does(bytes(head))
+
+
+_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)")
+
+odd_lines = st.text("aB-:; \t\r\n\0\x7f\xe9", max_size=12)
+
+
+@given(st.lists(odd_lines, max_size=5))
+def test_a_head_is_what_it_is_line_by_line(lines: list[str]) -> None:
+    text = "\r\n".join(["GET / HTTP/1.1", "Host: h", *lines, "", ""])
+    expected: list[Field] | None = []
+    for line in text.removesuffix("\r\n\r\n").split("\r\n")[1:]:
+        match = _LINE.fullmatch(line)
+        if match is None or expected is None:
+            expected = None
+            break
+        expected.append((match[1], match[2].rstrip(" \t")))
+    try:
+        found = list(parse_request_head(text.encode("latin-1")).headers)
+    except BadRequest:
+        assert expected is None
+    else:
+        assert found == expected

@@ -88,3 +88,24 @@ def test_serialised_fields_are_their_lines(fields: list[Field]) -> None:
     lines = Headers(list(fields)).serialise().decode("latin-1").split("\r\n")
     assert lines.pop() == ""
     assert lines == [f"{name}: {value}" for name, value in fields]
+
+
+@given(strategies.fields)
+def test_finds_what_a_plain_list_has(fields: list[Field]) -> None:
+    headers, added = Headers(list(fields)), Headers()
+    for name, value in fields:
+        added.add(name, value)
+    assert added == headers
+    for each in (headers, added):
+        assert list(each.named()) == [(field[0].lower(), field) for field in fields]
+        for lower in {name.lower() for name, _ in fields}:
+            values = [value for name, value in fields if name.lower() == lower]
+            assert each.get(lower) == values[0]
+            assert each.get_all(lower) == values
+            members = [token.strip(" \t") for token in ",".join(values).lower().split(",")]
+            assert each.tokens(lower) == [token for token in members if token]
+
+
+def test_tokens_that_are_remembered_are_handed_out_as_copies() -> None:
+    Headers([("Connection", "Upgrade")]).tokens("connection").append("close")
+    assert Headers([("Connection", "Upgrade")]).tokens("connection") == ["upgrade"]

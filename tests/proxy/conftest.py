@@ -5,22 +5,20 @@ A test that is about one of them alone is marked `only_relay(kind, reason)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import get_args
 
 import pytest
 
-from tests.proxy.world import use_relay
+from tests.proxy import world
 from trio_wsb.proxy.relaying import RelayKind
 
 
 @pytest.fixture
-def relay_kind(request: pytest.FixtureRequest) -> Iterator[RelayKind]:
+def relay_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RelayKind:
     """Who moves the bytes of sessions in this test."""
     kind: RelayKind = request.param
-    use_relay(kind)
-    yield kind
-    use_relay("stream")
+    monkeypatch.setattr(world, "default_relay", kind)
+    return kind
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,9 +10,11 @@ import trio.testing
 from websockets.frames import Opcode
 
 from tests.proxy.world import close_frame, frame, relaying
-from trio_wsb.net.channel import send_all
+from trio_wsb.net.channel import receive_some, send_all
+from trio_wsb.net.memory import memory_channel_pair
 from trio_wsb.proxy.causes import Cause
-from trio_wsb.proxy.relay import CLOSE_TIMEOUT, HALF_CLOSED_TIMEOUT, LINGER_TIMEOUT, SCRATCH_SIZE
+from trio_wsb.proxy.relay import CLOSE_TIMEOUT, HALF_CLOSED_TIMEOUT, LINGER_TIMEOUT, SCRATCH_SIZE, Relay
+from trio_wsb.proxy.sweeper import Sweeper
 
 pytestmark = pytest.mark.usefixtures("relay_kind")
 
@@ -27,6 +29,16 @@ async def test_bytes_pass_unchanged_and_are_counted() -> None:
         assert up.opcodes[Opcode.TEXT] == 1
         assert up.violation is None
         assert down.violation is None
+
+
+@pytest.mark.only_relay("kernel", "that it is used at all")
+async def test_the_kernel_moves_everything_but_what_comes_first() -> None:
+    first, second = frame(b"first", mask=True), frame(b"second", mask=True)
+    async with relaying() as bench:
+        await bench.pass_through(first, up=True)
+        await bench.pass_through(second * 5, up=True)
+        assert bench.redirected == 5 * len(second)
+        assert bench.relay.up.scanner.bytes == len(first) + 5 * len(second)
 
 
 @pytest.mark.parametrize("segment", [1, 3, 1000, None])
@@ -87,6 +99,35 @@ async def test_a_clean_close_by_the_backend(autojump_clock: trio.testing.MockClo
     assert (bench.relay.cause, bench.relay.close_code) == (Cause.BACKEND_CLOSED, 1012)
 
 
+@pytest.mark.only_relay("stream", "the kernel holds what a slow peer has yet to take")
+async def test_what_was_sent_before_the_close_reaches_a_slow_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    (client, near), (far, backend) = memory_channel_pair(1000), memory_channel_pair(SCRATCH_SIZE)
+    sweeper = Sweeper()
+    relay = Relay(
+        near, far, scratch=memoryview(bytearray(SCRATCH_SIZE)), write_timeout=5, watch=sweeper.watch
+    )
+    sent = frame(bytes(40_000)) + close_frame(1000)
+    received, buffer = bytearray(), bytearray(1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweeper.run)
+        nursery.start_soon(relay.run)
+        client.send(close_frame(1000, mask=True))
+        assert backend.send(sent) == len(sent)
+        while len(received) < len(sent):
+            await trio.sleep(1)
+            received += buffer[: client.recv_into(buffer)]
+        assert trio.current_time() > 3 * CLOSE_TIMEOUT  # which is not for what is still to be delivered
+        begun = trio.current_time()
+        while await receive_some(client, buffer):
+            pass
+        assert trio.current_time() - begun <= CLOSE_TIMEOUT + 1
+        nursery.cancel_scope.cancel()
+    assert received == sent
+    assert relay.cause is Cause.CLIENT_CLOSED
+
+
 async def test_closed_by_both_but_tcp_left_open_is_cut_after_a_while(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -138,6 +179,9 @@ async def test_a_channel_that_cannot_half_close_ends_both(autojump_clock: trio.t
     assert bench.relay.cause is Cause.CLIENT_LOST
 
 
+@pytest.mark.only_relay(
+    "stream", "with unread bytes TCP breaks off by a reset, which may destroy what was said"
+)
 async def test_what_the_backend_said_before_it_broke_off_is_delivered(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

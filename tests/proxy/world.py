@@ -7,7 +7,7 @@ The stream relay runs over channels in memory. The kernel relay runs over simula
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
@@ -129,13 +129,8 @@ class KernelWorld:
         return relayed
 
 
-_kind: RelayKind = "stream"
-
-
-def use_relay(kind: RelayKind) -> None:
-    """Let every later `relaying` be over this kind of relay, unless it says another one."""
-    global _kind
-    _kind = kind
+default_relay: RelayKind = "stream"
+"""What `relaying` is over unless it is told; the fixture `relay_kind` changes it for a test."""
 
 
 @asynccontextmanager
@@ -154,14 +149,12 @@ async def relaying(
 
     `capacity` is how many bytes a connection holds in each direction, and as many may be under way in the kernel.
     """
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as carriers:
         world: StreamWorld | KernelWorld
-        if (relay or _kind) == "stream":
+        if (relay or default_relay) == "stream":
             world = StreamWorld()
         else:
             world = KernelWorld(Random(1), evolve(CALM, credit=capacity, sessions=1))
-            carriers = await stack.enter_async_context(trio.open_nursery())
-            stack.callback(carriers.cancel_scope.cancel)
             await carriers.start(world.run)
         client, client_near = world.connect(capacity, segment)
         backend, backend_near = world.connect(capacity, segment, tls=tls_backend)
@@ -182,7 +175,9 @@ async def relaying(
             await running.run()
             done.set()
 
-        nursery.start_soon(sweeper.run)
-        nursery.start_soon(run)
-        yield Bench(client, backend, running, done)
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sweeper.run)
+            nursery.start_soon(run)
+            yield Bench(client, backend, running, done)
+            nursery.cancel_scope.cancel()
+        carriers.cancel_scope.cancel()

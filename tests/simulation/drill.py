@@ -103,7 +103,7 @@ def drill(seed: int) -> Drilled:
 async def _drill(seed: int) -> Drilled:
     rng = Random(seed)
     temper = Temper(
-        races=rng.choice((0.1, 0.5)),
+        races=rng.choice((0.1, 0.5, 0.8)),
         lag=rng.choice((0.1, 0.6)),
         late=rng.choice((0.0, 0.5)),
         repeats=rng.choice((0.0, 0.1)),
@@ -163,8 +163,8 @@ def _conditions(rng: Random) -> Conditions:
 async def _disturb(relay: Relay, rng: Random) -> None:
     """Do what the sweeper and the ping timers do: take the way back at any moment, and look at the counters."""
     while not (relay.up.ended and relay.down.ended):
-        await trio.sleep(rng.choice((0.001, 0.05, 0.5)))
-        if rng.random() < 0.3:
+        await trio.sleep(rng.choice((0.001, 0.01, 0.1)))
+        if rng.random() < 0.5:
             rng.choice((relay.client, relay.backend)).reclaim()
         else:
             relay.merge()

@@ -31,7 +31,8 @@ from tests.simulation import verdict
 from tests.simulation.network import KEPT, Network, SimChannel
 from tests.simulation.verdict import Run
 from trio_wsb.net.channel import ByteChannel
-from trio_wsb.net.kernel.legs import WORDS, Direction, KernelLeg, KernelPair
+from trio_wsb.net.kernel.direction import WORDS, Direction
+from trio_wsb.net.kernel.legs import KernelLeg, KernelPair
 from trio_wsb.net.kernel.maps import KernelMaps
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.net.sockets import SocketChannel, check_open

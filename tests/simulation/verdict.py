@@ -118,7 +118,8 @@ def _header(scan: list[int], data: bytes, position: int, limit: int, allowed: in
     if rest < 2:
         return 0
     first, second = data[position], data[position + 1]
-    masked, fragmented = scan[FLAGS] >> 16 & 0xFF, scan[FLAGS] >> 8 & 0xFF
+    flags = scan[FLAGS]
+    masked, watched, fragmented = flags >> 16 & 0xFF, flags >> 24 & 0xFF, flags >> 8 & 0xFF
     opcode, length, need = first & 0xF, second & 0x7F, 2
     if second & 0x80 != masked:
         return 0
@@ -143,12 +144,12 @@ def _header(scan: list[int], data: bytes, position: int, limit: int, allowed: in
             return 0
         fragmented = int(not first & 0x80)
         scan[CONTINUATIONS + opcode] += 1
-    elif opcode in {9, 10} and first & 0x80 and length <= 125:
+    elif opcode in {9, 10} and not watched and first & 0x80 and length <= 125:
         scan[CONTROL] += length
         scan[PINGS + opcode - 9] += 1
     else:
         return 0
-    scan[FLAGS] = first | fragmented << 8 | masked << 16
+    scan[FLAGS] = first | fragmented << 8 | masked << 16 | watched << 24
     scan[LEFT] = length
     if not length:
         _end_frame(scan)

@@ -98,6 +98,7 @@ class DemoBackend:
         self.metric_requests = 0
         self._address = ""
         self._open: set[trio_websocket.WebSocketConnection] = set()
+        self._accepting = 0
         self._stop = trio.Event()
 
     @property
@@ -107,8 +108,11 @@ class DemoBackend:
 
     @property
     def reported(self) -> int:
-        """What ``/metric`` reports."""
-        return len(self._open) + self.behaviour.foreign
+        """What ``/metric`` reports.
+
+        A session whose 101 is going out is among them: to its peer, and so to a balancer, it is open already.
+        """
+        return len(self._open) + self._accepting + self.behaviour.foreign
 
     def stop(self) -> None:
         """Make `serve` close every session with 1001 and return."""
@@ -282,7 +286,13 @@ class DemoBackend:
                 nursery.cancel_scope.cancel()
                 return
             await trio.sleep(self.behaviour.accept_delay)
-            websocket = await proposal.accept(subprotocol=next(iter(proposal.proposed_subprotocols), None))
+            self._accepting += 1
+            try:
+                websocket = await proposal.accept(
+                    subprotocol=next(iter(proposal.proposed_subprotocols), None)
+                )
+            finally:
+                self._accepting -= 1
             self.accepted += 1
             self._open.add(websocket)
             replay.release()

@@ -210,11 +210,14 @@ class Relay:
         if self._nursery is None:
             return False
         if now >= self._deadline:
-            if self._close_backend():
+            if self._finishes():
+                self._deadline = now + CLOSE_TIMEOUT
+            elif self._close_backend():
                 self._deadline = now + LAST_WORD_TIMEOUT
                 return True
-            self.cut()
-            return False
+            else:
+                self.cut()
+                return False
         if self.write_timeout:
             for pump, cause in (
                 (self.down, Cause.CLIENT_WRITE_TIMEOUT),
@@ -324,6 +327,14 @@ class Relay:
         """Wait for the rest: the pump's sink reads no more, but may have sent something before, a Close frame even."""
         self._suspected = Cause.BACKEND_LOST if pump is self.up else Cause.CLIENT_LOST
         self._limit(LINGER_TIMEOUT)
+
+    def _finishes(self) -> bool:
+        """Whether both sides have said Close and one of them still takes what was sent before it.
+
+        The time to end counts from when all of it is there; meanwhile a peer that takes nothing has its write timeout.
+        """
+        closed = self.up.scanner.closed and self.down.scanner.closed
+        return closed and self.blocked and bool(self.write_timeout) and not self.ending
 
     def _close_backend(self) -> bool:
         """Send the backend the Close frame that the client has not answered; whether that was still to be done."""

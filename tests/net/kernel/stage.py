@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from trio_wsb.net.kernel.legs import Direction, KernelLeg
+from trio_wsb.net.kernel.direction import Direction
+from trio_wsb.net.kernel.legs import KernelLeg
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.websocket.frames import BINARY, CONTINUATION, PING, PONG, TEXT, FrameScanner, mask_payload
 

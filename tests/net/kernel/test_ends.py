@@ -11,7 +11,7 @@ import trio
 
 from tests.net.kernel.stage import KernelSession, frame, kernel_table, needs_kernel, receive
 from trio_wsb.net.channel import ByteChannel
-from trio_wsb.net.kernel import legs
+from trio_wsb.net.kernel import direction
 from trio_wsb.websocket.frames import CLOSE
 
 pytestmark = needs_kernel
@@ -66,7 +66,7 @@ async def test_an_end_does_not_overtake_what_came_before_it() -> None:
 
 
 async def test_an_end_waits_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(legs, "END_PATIENCE", 0.1)
+    monkeypatch.setattr(direction, "END_PATIENCE", 0.1)
     async with flooded() as (session, _):
         session.client.send(CLOSING)
         session.client.shutdown(socket.SHUT_WR)

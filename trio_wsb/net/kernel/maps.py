@@ -13,8 +13,8 @@ from typing import Final
 import trio
 
 from trio_wsb.net.kernel import syscalls
+from trio_wsb.net.kernel.direction import WORDS
 from trio_wsb.net.kernel.elf import read_program
-from trio_wsb.net.kernel.legs import WORDS
 from trio_wsb.net.kernel.ring import NoteRing
 
 SECTION: Final = "sk_skb/stream_verdict"

@@ -61,7 +61,8 @@ struct scan {
 	__u8 first;          /* first byte of the current frame */
 	__u8 fragmented;     /* inside a message of several frames */
 	__u8 masked;         /* what the mask bit must be: MASKED or 0 */
-	__u8 reserved[5];
+	__u8 watched;        /* whether Pings and Pongs are for user space, which must know what came before what */
+	__u8 reserved[4];
 };
 
 struct direction {
@@ -289,7 +290,7 @@ SECTION static long step(__u64 index, struct walk *walk)
 			return 1;
 		scan->fragmented = !(header[0] & FIN);
 		count_data(scan, opcode);
-	} else if ((opcode == PING || opcode == PONG) && (header[0] & FIN) && size <= 125) {
+	} else if ((opcode == PING || opcode == PONG) && !scan->watched && (header[0] & FIN) && size <= 125) {
 		scan->control += size;
 		if (opcode == PING)
 			scan->pings++;

@@ -8,7 +8,8 @@ from typing import Final, Self
 import trio
 
 from trio_wsb.errors import Error
-from trio_wsb.net.kernel.legs import Direction, KernelLeg
+from trio_wsb.net.kernel.direction import Direction
+from trio_wsb.net.kernel.legs import KernelLeg
 from trio_wsb.net.kernel.table import KernelTable
 from trio_wsb.websocket.frames import FrameScanner
 

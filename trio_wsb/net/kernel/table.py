@@ -10,8 +10,9 @@ from typing import Final
 import structlog
 import trio
 
+from trio_wsb.net.kernel.direction import FLUSH_PAUSES, Direction
 from trio_wsb.net.kernel.elf import BadObject
-from trio_wsb.net.kernel.legs import FLUSH_PAUSES, Direction, KernelLeg, KernelPair, end_sending
+from trio_wsb.net.kernel.legs import KernelLeg, KernelPair, end_sending
 from trio_wsb.net.kernel.maps import KernelMaps
 
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
@@ -159,12 +160,12 @@ class KernelTable:
 
     async def _watch(self) -> None:
         """Find ways that are stuck, a part of all in each second, and take them back."""
-        suspects: dict[Direction, int] = {}
+        suspects: dict[Direction, tuple[int, int]] = {}
         slots: Iterator[int] = iter(())
         while True:
             await trio.sleep(WATCH_INTERVAL)
-            for direction, redirected in suspects.items():
-                if direction.lags() and direction.redirected == redirected:
+            for direction, moved in suspects.items():
+                if direction.lags() and direction.moved == moved:
                     log.error("kernel relay stuck, session goes on without it", slot=direction.slot)
                     self.stalls += 1
                     direction.give_up()
@@ -175,7 +176,7 @@ class KernelTable:
             for slot in batch:
                 found = self._directions.get(slot)
                 if found is not None and found.lags():
-                    suspects[found] = found.redirected
+                    suspects[found] = found.moved
 
     async def empty(self) -> None:
         """Wait until no session is left."""
