@@ -344,8 +344,23 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
     ("view", "words"),
     [
         (
-            {"available": True, "reason": "", "sessions": 1233, "capacity": 20000},
+            {"available": True, "reason": "", "sessions": 1233, "capacity": 20000, "stalls": 0, "relays": []},
             "kernel relay   1,233 of the sessions, room for 20,000",
+        ),
+        (
+            {
+                "available": True,
+                "reason": "",
+                "sessions": 5,
+                "capacity": 20000,
+                "stalls": 2,
+                "relays": [
+                    {"relay": "kernel", "reason": "", "sessions": 5, "opened": 9},
+                    {"relay": "stream", "reason": "not plain TCP", "sessions": 1234, "opened": 5000},
+                    {"relay": "stream", "reason": "mirrored", "sessions": 0, "opened": 1},
+                ],
+            },
+            "kernel relay   5 of the sessions, room for 20,000; not of 1,234 (not plain TCP); stuck 2 times, see the log",
         ),
         (
             {"available": False, "reason": "not permitted", "sessions": 0, "capacity": 0},
@@ -354,7 +369,7 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
     ],
 )
 def test_what_the_kernel_does(view: dict[str, Any], words: str) -> None:
-    assert words in draw(status_screen(status(kernelRelay=view)))
+    assert words in draw(status_screen(status(kernelRelay=view)), 140)
 
 
 def test_what_the_kernel_does_not_do_as_wanted_is_no_news() -> None:

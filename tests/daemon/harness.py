@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import trio
 import yaml
-from trio_websocket import WebSocketConnection, connect_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests import ports
 
@@ -252,8 +253,19 @@ class Clients:
         self.connections: list[WebSocketConnection] = []
 
     async def connect(self, url: str) -> WebSocketConnection:
+        parts = urlsplit(url)
+        assert parts.scheme == "ws"
+        assert parts.hostname
+        assert parts.port
+        target = parts._replace(scheme="", netloc="").geturl() or "/"
         with trio.fail_after(PATIENCE):
-            connection = await connect_websocket_url(self._nursery, url)
+            stream = await trio.open_tcp_stream(parts.hostname, parts.port)
+            try:
+                connection = await wrap_client_stream(self._nursery, stream, parts.netloc, target)
+            except BaseException:
+                # trio-websocket leaves a handshake that was cancelled to the garbage collector.
+                await trio.aclose_forcefully(stream)
+                raise
         self.connections.append(connection)
         return connection
 

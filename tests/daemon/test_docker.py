@@ -70,7 +70,8 @@ async def until(running: Daemon, holds: Callable[[dict[str, Any]], object]) -> d
             document = await status(running)
             if holds(document):
                 return document
-            await running.running.line("", after=seen)
+            with trio.move_on_after(0.2):  # not all that is shown is also logged
+                await running.running.line("", after=seen)
 
 
 def servers(document: dict[str, Any], service: str = "chat@docker") -> set[str]:
@@ -98,8 +99,13 @@ async def test_replicas_come_and_go_and_sessions_stay(tmp_path: Path) -> None:
             replica(engine, two, "chat-2")
             late = replica(engine, three, "chat-3")
             engine.turn(late, "starting")
-            document = await until(running, lambda now: servers(now) == {one.url, two.url})
-            assert docker(document)["containers"] == {"used": 2, "ignored": 1, "bad": 0}
+            await until(
+                running,
+                lambda now: (
+                    servers(now) == {one.url, two.url}
+                    and docker(now)["containers"] == {"used": 2, "ignored": 1, "bad": 0}
+                ),
+            )
             engine.turn(late, "healthy")
             await until(running, lambda now: servers(now) == {one.url, two.url, three.url})
             others = await made.connect_many(f"{running.ws}/ws", 5)

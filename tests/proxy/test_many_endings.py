@@ -161,7 +161,7 @@ class Trial:
             await sender.say(rng.choice(MESSAGES[sender.mask]) + TOO_BIG[sender.mask])
         elif cause in {Cause.CLIENT_WRITE_TIMEOUT, Cause.BACKEND_WRITE_TIMEOUT}:
             sender = self.backend if cause is Cause.CLIENT_WRITE_TIMEOUT else self.client
-            await sender.say(MESSAGES[sender.mask][-1] * 20)
+            await sender.say(MESSAGES[sender.mask][-1] * 60)  # more than may be under way
         elif cause in {Cause.DRAIN, Cause.REBALANCE, Cause.SHUTDOWN}:
             assert self.code is not None
             relay.end(cause, self.code, timeout=5)
@@ -288,7 +288,7 @@ async def test_what_was_recorded_is_what_both_sides_saw(
     backend = Backend(parse_backend_url("http://10.0.0.1:8080"))
     scratch = memoryview(bytearray(SCRATCH_SIZE))
     with structlog.testing.capture_logs() as lines:
-        async with trio.open_nursery() as nursery, connected(relay_kind, wave) as world:
+        async with connected(relay_kind, wave) as world, trio.open_nursery() as nursery:
             nursery.start_soon(sweeper.run)
             trials = [
                 make(CAUSES[at % len(CAUSES)], wave * at_once + at, backend, world, sweeper.watch, scratch)

@@ -442,7 +442,9 @@ class Crowd:
                 ("client", client, session.relay.code_to_client),
                 ("backend", backend, session.relay.code_to_backend),
             ):
-                if talker.code != (told or 1006):
+                # A session whose time is over is cut by right, with what is on its way.
+                cut = session.cause in GOING and _is_over(session) and talker.code == 1006
+                if talker.code != (told or 1006) and not cut:
                     raise Violation(f"{words}: the {name} got {talker.code}, and {told} was recorded")
                 if talker.broke and session.cause in BY_PEERS and not session.relay.ending:
                     raise Violation(f"{words}: the {name}'s connection broke")
@@ -471,7 +473,11 @@ class Crowd:
             return whole, whole
         if cause in GOING and client.said_close and client.code is not None:
             # What has not got through when the time for an answer is over is cut by right, after a Close of ours.
-            over = (session.ended_at or 0.0) >= session.relay._deadline - 0.05
             told = conversation.up.close
-            return not over and (told is None or not told.ours), False
+            return not _is_over(session) and (told is None or not told.ours), False
         return False, False
+
+
+def _is_over(session: Session) -> bool:
+    """Whether its time was over when it ended."""
+    return (session.ended_at or 0.0) >= session.relay._deadline - 0.05

@@ -10,9 +10,10 @@ import trio.testing
 from attrs import define, field
 from websockets.frames import Opcode
 
-from tests.simulation.kernel import SimTable, TCPChannel, Temper
+from tests.simulation.kernel import SimTable, TCPChannel
 from tests.simulation.ledger import Violation, encode
 from tests.simulation.network import Conditions, Network, SimChannel
+from tests.simulation.psock import Temper
 from tests.simulation.run import deterministic
 from trio_wsb.net.channel import receive_some, send_all
 from trio_wsb.proxy.guard import SessionLimits

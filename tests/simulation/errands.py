@@ -83,7 +83,7 @@ async def requests(stage: Stage) -> None:
 def mirrored(rng: Random) -> Setting:
     copies = {"servers": urls(list(COPIES_AT)), "percent": rng.choice((40, 100))}
     habits = Habits(lifetime=10.0, gap=1.0, plain=0.1, sizes=(0, 5, 126, 3000))
-    return setting(rng, most=9, habits=habits, copies=copies)
+    return setting(rng, most=7, habits=habits, copies=copies)
 
 
 async def mirrors(stage: Stage) -> None:
@@ -112,7 +112,7 @@ def busy(rng: Random) -> Setting:
     session = limited(rng).document["http"]["services"]["chat"]["loadBalancer"].get("session", {})
     session.pop("maxMessageBytes", None)
     habits = Habits(
-        lifetime=12.0,
+        lifetime=9.0,
         gap=0.4,
         sizes=(0, 1, 5, 125, 126, 2000, 30_000),
         pushes=0.9,

@@ -68,7 +68,7 @@ class Network:
         self.rng = rng
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
-        self._news: trio.Event | None = None
+        self._waiting: trio.CancelScope | None = None
         self.open: dict[SimChannel, None] = {}
         """Ends that nobody has closed yet, the oldest first."""
 
@@ -76,8 +76,8 @@ class Network:
         """Call `act` at `when`, after what is due before and what was ordered before for the same time."""
         self._number += 1
         heappush(self._events, (when, self._number, act))
-        if self._news is not None and self._events[0][1] == self._number:
-            self._news.set()
+        if self._waiting is not None and self._events[0][1] == self._number:
+            self._waiting.deadline = when
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry until cancelled."""
@@ -86,9 +86,9 @@ class Network:
             now = trio.current_time()
             while self._events and self._events[0][0] <= now:
                 heappop(self._events)[2]()
-            self._news = trio.Event()
-            with trio.move_on_at(self._events[0][0] if self._events else inf):
-                await self._news.wait()
+            with trio.CancelScope(deadline=self._events[0][0] if self._events else inf) as self._waiting:
+                await trio.sleep_forever()
+            self._waiting = None
 
     def connect(self, here: Conditions, there: Conditions | None = None) -> tuple[SimChannel, SimChannel]:
         """Return the two ends of a new connection; `there` is for what the second end sends."""

@@ -105,7 +105,7 @@ def setting(rng: Random, *, servers: int = 3, habits: Habits | None = None, **ch
         for name in ("rough", "healthy", "bound", "grace", "each", "copies")
         if name in changes
     }
-    grace, most = fields.pop("grace", "12s"), changes.pop("most", 14)
+    grace, most = fields.pop("grace", "12s"), changes.pop("most", 11)
     balancer = {"connectionCount": COUNTING} | changes
     return Setting(
         document(
@@ -365,7 +365,7 @@ def limited(rng: Random) -> Setting:
         manners={"polite": 4, "mute": 1, "deaf": 0.5} if rng.random() < 0.5 else {"polite": 1},
         sizes=(0, 5, 125, 126, 700, 3000),
     )
-    return setting(rng, most=10, habits=habits, session=session, rough=rng.choice((0.0, 0.3)))
+    return setting(rng, most=8, habits=habits, session=session, rough=rng.choice((0.0, 0.3)))
 
 
 def rough(rng: Random) -> Setting:

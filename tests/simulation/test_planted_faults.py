@@ -128,7 +128,11 @@ FAULTS: dict[str, tuple[Plant, str, str]] = {
     "ends counted twice": (ends_are_counted_twice, "drain", "sessions at backends|no session is live"),
     "attempt forgotten": (an_attempt_is_forgotten, "handshakes", "left over|no handshake"),
     "metrics": (metrics_miss_an_end, "scale-out", "open sessions"),
-    "split frame": (closes_go_out_within_frames, "network", "came where|the stream ends within|was due|got 1006"),
+    "split frame": (
+        closes_go_out_within_frames,
+        "network",
+        "came where|the stream ends within|was due|got 1006",
+    ),
     "byte repeated": (
         a_rest_is_written_twice,
         "network",

@@ -22,9 +22,10 @@ import trio
 from attrs import define, field
 
 from tests.simulation.backend import ReportTransport, SimBackend
-from tests.simulation.kernel import SimTable, drawn_temper
+from tests.simulation.kernel import SimTable
 from tests.simulation.ledger import Violation
 from tests.simulation.network import Network, SimChannel
+from tests.simulation.psock import drawn_temper
 from trio_wsb.addresses import BackendURL, parse_backend_url, parse_ip
 from trio_wsb.background.counts import CountRefresher, CountTarget
 from trio_wsb.background.health import HealthChecker

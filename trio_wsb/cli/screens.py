@@ -19,7 +19,7 @@ View = Mapping[str, Any]
 _NAMES = 3
 """Names of a certificate that are listed."""
 
-KERNEL_NOT_WANTED = frozenset({"configured", "no service asked for it at the start"})
+KERNEL_NOT_WANTED = frozenset({"configured", "every service says stream at the start"})
 """Reasons for no kernel relay that are no news to who wrote the configuration."""
 
 _STATE_STYLES = {
@@ -197,9 +197,15 @@ def _redirection(each: View) -> Text:
 
 def _kernel_relay(each: View) -> Text:
     """Return of how many sessions the kernel moves the bytes, or why of none."""
-    if each["available"]:
-        return Text(f"{each['sessions']:,} of the sessions, room for {each['capacity']:,}")
-    return Text(f"none: {each['reason']}", style="dim")
+    if not each["available"]:
+        return Text(f"none: {each['reason']}", style="dim")
+    words = Text(f"{each['sessions']:,} of the sessions, room for {each['capacity']:,}")
+    others = [row for row in each["relays"] if row["relay"] != "kernel" and row["sessions"]]
+    if others:
+        words.append("; not of " + ", ".join(f"{row['sessions']:,} ({row['reason']})" for row in others))
+    if each["stalls"]:
+        words.append(f"; stuck {each['stalls']:,} times, see the log", style="bold red")
+    return words
 
 
 def _certificate(each: View) -> Text:

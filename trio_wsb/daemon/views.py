@@ -39,6 +39,7 @@ from trio_wsb.providers.docker import DockerProviderTask
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.runtime import Proxy
 from trio_wsb.proxy.services import kind_of, parts_of
+from trio_wsb.proxy.session import SessionTable
 
 View = dict[str, object]
 
@@ -223,10 +224,19 @@ def services(state: DaemonState) -> list[View]:
 
 
 def kernel_relay(state: DaemonState) -> View:
-    """Return whether the kernel moves bytes, of how many sessions, and why it does not."""
+    """Return whether the kernel moves bytes, of how many sessions, and why it does not: at all, and of which sessions."""
     table, reason = state.proxy.kernel.table, state.proxy.kernel.reason
+    relays = relay_counts(state.proxy.sessions)
     if table is None:
-        return {"available": False, "reason": reason, "sessions": 0, "strays": None, "capacity": 0}
+        return {
+            "available": False,
+            "reason": reason,
+            "sessions": 0,
+            "strays": None,
+            "capacity": 0,
+            "stalls": 0,
+            "relays": relays,
+        }
     return {
         "available": True,
         "reason": "",
@@ -234,7 +244,17 @@ def kernel_relay(state: DaemonState) -> View:
         # A system call for each, so it is asked where it must be none.
         "strays": None if len(table) else table.entries(),
         "capacity": table.capacity,
+        "stalls": table.stalls,
+        "relays": relays,
     }
+
+
+def relay_counts(sessions: SessionTable) -> list[View]:
+    """Return how many sessions there are, and were, by who moves their bytes and why; the most first."""
+    return [
+        {"relay": relay, "reason": why, "sessions": sessions.relays[relay, why], "opened": opened}
+        for (relay, why), opened in sessions.relays_total.most_common()
+    ]
 
 
 def names(state: DaemonState, now: float) -> list[View]:

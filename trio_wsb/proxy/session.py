@@ -78,6 +78,10 @@ class SessionTable:
         self._ids = itertools.count(1)
         self.opened_total = 0
         self.ended_total: Counter[Cause] = Counter()
+        self.relays: Counter[tuple[RelayKind, str]] = Counter()
+        """Live sessions by who moves their bytes, and why that is not the kernel."""
+        self.relays_total: Counter[tuple[RelayKind, str]] = Counter()
+        """All that were opened."""
         self.losses = Losses()
         self.observers: Observers = ()
         """Set by way of `Proxy.observers`."""
@@ -119,6 +123,9 @@ class SessionTable:
         session.id = next(self._ids)
         self._sessions[session.id] = session
         self.opened_total += 1
+        relay = session.relay_kind, session.relay_reason
+        self.relays[relay] += 1
+        self.relays_total[relay] += 1
         session.opened_at = trio.current_time()
         session.backend.session_opened(session.opened_at)
         if self.lines:
@@ -133,6 +140,7 @@ class SessionTable:
                 **session.backend.pod,
                 tries=session.tries,
                 relay=session.relay_kind,
+                **({"relayReason": session.relay_reason} if session.relay_reason else {}),
             )
         record.ended = session.opened_at
         tell(self.observers, lambda observer: observer.session_opened(session, record))
@@ -143,6 +151,7 @@ class SessionTable:
         session.ended_at = now = trio.current_time()
         del self._sessions[session.id]
         self.ended_total[cause] += 1
+        self.relays[session.relay_kind, session.relay_reason] -= 1
         cooling = session.backend.session_ended(
             now, session.opened_at, backend_fault=cause is Cause.BACKEND_LOST
         )

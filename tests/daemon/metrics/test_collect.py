@@ -14,7 +14,8 @@ from tests.daemon.state import PODS
 from trio_wsb.balancing.discovery import Answer, Name, Query
 from trio_wsb.balancing.drain import DrainKey
 from trio_wsb.balancing.moving import DrainPolicy
-from trio_wsb.daemon.metrics.catalogue import GROUPS, Definition
+from trio_wsb.daemon.metrics.catalogue import GROUPS
+from trio_wsb.daemon.metrics.definition import Definition
 from trio_wsb.errors import DialError
 from trio_wsb.middleware.breaker import State
 from trio_wsb.net.resolver import Resolved

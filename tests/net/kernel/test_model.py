@@ -29,6 +29,7 @@ ODD = [
     b"\x82\xff\x80" + bytes(20),
     b"\x82",
 ]
+LEFT, FLAGS = verdict.SCAN + verdict.LEFT, verdict.SCAN + verdict.FLAGS
 TERMS = [FREELY, Terms(message=1000), Terms(bytes=5000), Terms(frames=5), Terms(20_000, 100_000, 30)]
 
 
@@ -56,7 +57,9 @@ async def test_they_agree_about_every_segment(seed: int) -> None:
         session = KernelSession(table)
         await session.begin()
         way, leg, scanner = session.up, session.legs[0], session.scanners[0]
-        stream, position, sent = traffic(rng, 300_000, masked=True), 0, 0
+        if seed % 4 == 3:
+            scanner.unanswered = bytearray(2)  # somebody wants to know the order of Pings and Pongs
+        stream, position, sent = traffic(rng, 500_000, masked=True), 0, 0
         scratch = bytearray(1 << 16)
         for _ in range(SEGMENTS):
             if not way.is_open:
@@ -64,9 +67,13 @@ async def test_they_agree_about_every_segment(seed: int) -> None:
             elif rng.random() < 0.2:
                 way.top_up()
             size = rng.choice([1, 2, 6, 50, 500, 5000, 30_000])
-            odd = rng.random() < 0.1
+            before = words_of(way)
+            # Between two frames, and outside a message, so that it is odd.
+            odd = rng.random() < 0.3 and way.is_open and not before[LEFT] and not before[FLAGS] >> 8 & 0xFF
             segment = rng.choice(ODD) if odd else stream[position : position + size]
-            expected = words_of(way)
+            if not segment:
+                break
+            expected = before.copy()
             due = tcp_counts(way.source)[1] + len(segment)
             went = model(expected, segment)
             await send(session.client, segment)

@@ -17,10 +17,11 @@ from trio_wsb.balancing.counts import CountEntry
 from trio_wsb.balancing.pool import Member, Pool
 from trio_wsb.daemon.metrics import catalogue as c
 from trio_wsb.daemon.metrics.collect import Scene
+from trio_wsb.daemon.metrics.definition import Definition
 from trio_wsb.daemon.metrics.figures import BackendFigures, Traffic
 from trio_wsb.daemon.metrics.turns import Turns
 from trio_wsb.daemon.views import DaemonState, member_state, report_stale_after
-from trio_wsb.observe.exposition import Family
+from trio_wsb.observe.exposition import Family, Rows
 from trio_wsb.proxy.causes import Cause
 
 BATCH: Final = 100
@@ -113,13 +114,13 @@ def service_backends(rows: Sequence[BackendRow]) -> Iterator[Family]:
 def backends(rows: Sequence[BackendRow], state: DaemonState, now: float) -> Iterator[Family]:
     """Yield what there is to say of each backend."""
 
-    def of_all(definition: c.Definition, value: Callable[[BackendRow], float]) -> Family:
+    def of_all(definition: Definition, value: Callable[[BackendRow], float]) -> Family:
         return definition.family((row.labels, value(row)) for row in rows)
 
-    def of_placed(definition: c.Definition, value: Callable[[Place], float]) -> Family:
+    def of_placed(definition: Definition, value: Callable[[Place], float]) -> Family:
         return definition.family((row.labels, value(row.place)) for row in rows if row.place is not None)
 
-    def of_reporting(definition: c.Definition, value: Callable[[CountEntry, Place], float | None]) -> Family:
+    def of_reporting(definition: Definition, value: Callable[[CountEntry, Place], float | None]) -> Family:
         return definition.family(
             (row.labels, found)
             for row in rows
@@ -172,7 +173,7 @@ def backends(rows: Sequence[BackendRow], state: DaemonState, now: float) -> Iter
     )
 
 
-def _ended(rows: Sequence[BackendRow]) -> c.Rows:
+def _ended(rows: Sequence[BackendRow]) -> Rows:
     for row in rows:
         ended = row.figures.ended
         for cause in dict.fromkeys([*_SEEN, *ended]):

@@ -19,7 +19,7 @@ from trio_wsb.daemon.middlewares import MadeStep
 from trio_wsb.daemon.reload import container_states
 from trio_wsb.daemon.views import DaemonState
 from trio_wsb.middleware.breaker import State
-from trio_wsb.observe.exposition import Family
+from trio_wsb.observe.exposition import Family, Rows
 from trio_wsb.observe.histogram import Histogram
 from trio_wsb.observe.looplag import LoopLag
 from trio_wsb.proxy.causes import Cause
@@ -53,7 +53,10 @@ def instance(scene: Scene) -> Iterator[Family]:
     yield c.SCRAPE_DURATION.of(scene.last_scrape.seconds)
     yield c.SCRAPE_TURN.of(scene.last_scrape.longest_turn)
     yield c.SESSIONS_OPEN.of(len(proxy.sessions))
-    yield c.SESSIONS_IN_KERNEL.of(0 if proxy.kernel.table is None else len(proxy.kernel.table))
+    table = proxy.kernel.table
+    yield c.SESSIONS_IN_KERNEL.of(0 if table is None else len(table))
+    yield c.RELAYS.family(list(proxy.sessions.relays_total.items()))
+    yield c.KERNEL_RELAY_STALLS.of(0 if table is None else table.stalls)
     yield c.SESSIONS_OPENED.of(figures.opened)
     yield c.SESSIONS_ENDED.family(_ended((), figures.ended))
     yield c.SESSION_DURATION.histograms([((), figures.durations)])
@@ -221,7 +224,7 @@ def services(scene: Scene) -> Iterator[Family]:
     yield c.SERVICE_REBALANCING.family(((name,), rebalancer.running(name)) for name in runtime)
 
 
-def _ended(prefix: tuple[str, ...], counter: Counter[tuple[Cause, str]]) -> c.Rows:
+def _ended(prefix: tuple[str, ...], counter: Counter[tuple[Cause, str]]) -> Rows:
     """Return the rows of ended sessions, every cause among them, so that the first one of its kind is seen as a rise."""
     known: dict[tuple[Cause, str], int] = dict(counter)
     for cause in Cause:
@@ -229,7 +232,7 @@ def _ended(prefix: tuple[str, ...], counter: Counter[tuple[Cause, str]]) -> c.Ro
     return [((*prefix, cause.value, code), count) for (cause, code), count in known.items()]
 
 
-def _requests(levels: Mapping[tuple[str], Level] | Mapping[tuple[str, str], Level]) -> c.Rows:
+def _requests(levels: Mapping[tuple[str], Level] | Mapping[tuple[str, str], Level]) -> Rows:
     return [
         ((*key, *answered), cell.seconds.count)
         for key, level in levels.items()
@@ -249,7 +252,7 @@ def _durations(
             yield (*key, protocol), Histogram.sum_of([cell.seconds for cell in cells])
 
 
-def _entry_point_bytes(scene: Scene) -> c.Rows:
+def _entry_point_bytes(scene: Scene) -> Rows:
     for name, level in scene.figures.entry_points.items():
         for protocol in ("http", "websocket"):
             cells = [cell for (_, _, each), cell in level.requests.items() if each == protocol]

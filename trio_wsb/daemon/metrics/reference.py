@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from trio_wsb.daemon.metrics.catalogue import GROUPS, Definition, Group
+from trio_wsb.daemon.metrics.catalogue import GROUPS
+from trio_wsb.daemon.metrics.definition import Definition, Group
 
 BEGIN: Final = (
     "<!-- Made by `python -m trio_wsb.daemon.metrics.reference`; do not edit down to the end mark. -->\n"

@@ -152,7 +152,10 @@
     const ended = sum(sessions.ended);
     setText($("t-open"), count(sessions.open));
     setText($("t-kernel"), kernel.available ? count(kernel.sessions) + " in the kernel" : "");
-    $("t-kernel").title = kernel.available ? "Sessions whose bytes the kernel moves; there is room for " + count(kernel.capacity) : "";
+    const others = kernel.relays.filter((each) => each.relay !== "kernel" && each.sessions).map((each) => count(each.sessions) + " " + each.reason);
+    $("t-kernel").title = kernel.available
+      ? "Sessions whose bytes the kernel moves; there is room for " + count(kernel.capacity) + (others.length ? "; the daemon moves those of " + others.join(", ") : "")
+      : "";
     setText($("t-opened"), rate(perSecond((t) => t.sessions.opened)));
     setText($("t-opened-total"), count(sessions.opened) + " in all");
     setText($("t-ended"), rate(perSecond((t) => sum(t.sessions.ended))));
