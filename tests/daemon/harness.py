@@ -24,6 +24,7 @@ import yaml
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests import ports
+from trio_wsb.proxy.relaying import BUSY, RelayKind
 
 TOP_LEVEL = (
     "kernelRelay",
@@ -38,6 +39,9 @@ TOP_LEVEL = (
     "api",
     "dns",
 )
+
+one_relay: RelayKind | None = None
+"""Who has to move the bytes of every session; None if any may. The fixture `both_relays` sets it."""
 
 PATIENCE = 30.0
 """Seconds after which what should have happened by now will not; generous, for busy machines."""
@@ -236,6 +240,8 @@ async def daemon(
     }
     if "http" in top:
         del document["wsbalancer"]
+    if one_relay == "stream":
+        document["kernelRelay"] = {"enabled": False}
     path = tmp_path / "trio-wsb.yaml"
     path.write_text(yaml.safe_dump(document))
     command = [*under, sys.executable, "-m", "trio_wsb", "run", "--config", str(path)]
@@ -243,6 +249,13 @@ async def daemon(
         started = Daemon(running, path, document, port)
         await started.logged("started")
         yield started
+        if one_relay is not None:
+            opened = started.log("session opened")
+            # A client may be so quick that the kernel does not take its session over any more.
+            others = [
+                line for line in opened if line["relay"] != one_relay and line.get("relayReason") != BUSY
+            ]
+            assert not others
 
 
 class Clients:

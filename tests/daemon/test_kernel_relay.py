@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.daemon.harness import backends, clients, daemon, echo
+from tests.daemon.harness import backends, clients, daemon, echo, free_port, http_client
 from tests.net.kernel.stage import needs_kernel
 from trio_wsb.daemon.privileges import CAP_BPF, CAP_NET_ADMIN
 
@@ -41,9 +41,16 @@ def effective(pid: int) -> int:
 
 @needs_kernel
 async def test_who_has_which_session(tmp_path: Path) -> None:
+    port, admin = free_port(), free_port()
+    entry_points = {
+        "web": {"address": f"127.0.0.1:{port}"},
+        "admin": {"address": f"127.0.0.1:{admin}"},
+    }
     async with (
         backends(1) as (backend,),
-        daemon(tmp_path, [], http=services(backend.url)) as running,
+        daemon(
+            tmp_path, [], port=port, http=services(backend.url), entryPoints=entry_points, metrics={}
+        ) as running,
         clients() as made,
     ):
         assert await running.logged("kernel relay ready")
@@ -53,6 +60,32 @@ async def test_who_has_which_session(tmp_path: Path) -> None:
         assert lines == {
             "auto": "kernel", "kernel": "kernel", "stream": "stream", "rated": "kernel", "copied": "stream",
         }  # fmt: skip
+        reasons = {line["router"]: line.get("relayReason") for line in running.log("session opened")}
+        assert reasons == {
+            "auto": None, "kernel": None, "stream": "configured", "rated": None, "copied": "mirrored",
+        }  # fmt: skip
+        # The same everywhere.
+        async with http_client(uds=str(tmp_path / "control.sock")) as control:
+            status = (await control.get("http://localhost/status")).json()["kernelRelay"]
+            listed = (await control.get("http://localhost/sessions")).json()["sessions"]
+        assert (status["available"], status["sessions"], status["stalls"]) == (True, 3, 0)
+        assert sorted(status["relays"], key=lambda each: str(each["reason"])) == [
+            {"relay": "kernel", "reason": "", "sessions": 3, "opened": 3},
+            {"relay": "stream", "reason": "configured", "sessions": 1, "opened": 1},
+            {"relay": "stream", "reason": "mirrored", "sessions": 1, "opened": 1},
+        ]
+        assert {each["router"]: (each["relay"], each["relayReason"] or None) for each in listed} == {
+            name: (lines[name], reasons[name]) for name in lines
+        }
+        async with http_client() as client:
+            scraped = (await client.get(f"http://127.0.0.1:{admin}/metrics")).text.splitlines()
+        assert {line for line in scraped if line.startswith(("trio_wsb_relays", "trio_wsb_kernel"))} == {
+            'trio_wsb_relays_total{relay="kernel",reason=""} 3',
+            'trio_wsb_relays_total{relay="stream",reason="configured"} 1',
+            'trio_wsb_relays_total{relay="stream",reason="mirrored"} 1',
+            "trio_wsb_kernel_relay_stalls_total 0",
+        }
+        assert "trio_wsb_sessions_in_kernel 3" in scraped
 
 
 @needs_kernel
@@ -114,7 +147,8 @@ async def test_without_the_right_to_load_it(tmp_path: Path) -> None:
         assert line["reason"] == "not permitted; it takes CAP_BPF and CAP_NET_ADMIN"
         for name in ("auto", "kernel"):
             await echo(await made.connect(f"{running.ws}/{name}"), "hello")
-        assert {line["relay"] for line in running.log("session opened")} == {"stream"}
+        opened = running.log("session opened")
+        assert {(line["relay"], line["relayReason"]) for line in opened} == {("stream", "not available")}
 
 
 async def test_switched_off(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def open_are(count: int) -> Callable[[dict[str, Any]], bool]:
     return lambda status: bool(status["sessions"]["open"] == count)
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_a_backend_is_taken_away_and_comes_back(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "control.sock")
     async with (
@@ -135,6 +136,7 @@ def chat(urls: list[str]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_rebalance(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "control.sock")
     async with (

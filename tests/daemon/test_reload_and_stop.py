@@ -62,6 +62,7 @@ async def test_100_reloads_under_300_echoing_sessions_end_none(tmp_path: Path) -
         assert running.log("configuration reloaded")[-1]["reloadsFailed"] == 0
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_backends_and_listeners_come_and_go(tmp_path: Path) -> None:
     second = free_port()
     async with (
@@ -121,6 +122,7 @@ async def test_a_broken_file_changes_nothing_and_is_explained(tmp_path: Path) ->
         assert (await only.stats())["sessions"] == 3
 
 
+@pytest.mark.usefixtures("both_relays")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_closes_every_session_with_1001_spread_over_the_grace_period(
     tmp_path: Path, number: signal.Signals
@@ -158,6 +160,7 @@ async def test_a_stop_closes_every_session_with_1001_spread_over_the_grace_perio
         assert (await only.stats())["sessions"] == 0
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_ping_says_503_while_stopping_and_a_second_sigterm_is_at_once(tmp_path: Path) -> None:
     life_cycle = {"graceTimeOut": "60s", "requestAcceptGraceTimeout": "60s"}
     async with (
@@ -176,6 +179,7 @@ async def test_ping_says_503_while_stopping_and_a_second_sigterm_is_at_once(tmp_
         assert [line["cause"] for line in running.log("session ended")] == ["shutdown"]
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_a_client_that_ignores_the_close_is_cut_at_the_end_of_the_grace_period(tmp_path: Path) -> None:
     life_cycle = {"graceTimeOut": "1s"}
     async with (

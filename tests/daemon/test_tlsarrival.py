@@ -20,6 +20,7 @@ from tests.tlsfiles import Authority
 from trio_wsb.addresses import parse_ip
 from trio_wsb.daemon.tlsarrival import secure
 from trio_wsb.http.forward import ForwardPolicy
+from trio_wsb.net.poller import watch
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.net.tls import TLSChannel, handshake, load_certificate
 from trio_wsb.net.tlsserver import server_context
@@ -175,6 +176,8 @@ async def test_a_client_that_stalls_gives_its_place_up(stage: Stage) -> None:
     ids=["nothing", "cut", "h2", "malformed"],
 )
 async def test_what_is_counted_and_told(stage: Stage, data: bytes, reason: str | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        watch(other)  # what tells of all sockets has a descriptor of its own from now on
     before = descriptors()
     client, server = await tcp_pair()
     with structlog.testing.capture_logs() as logs:

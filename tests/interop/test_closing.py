@@ -24,6 +24,7 @@ CLOSINGS = [
 ]
 
 
+@pytest.mark.usefixtures("both_relays")
 @every_client
 async def test_every_way_in_which_a_session_ends(tmp_path: Path, client_name: str) -> None:
     async with stage(tmp_path) as on:

@@ -53,6 +53,7 @@ def check_agreement(client: End, wanted: Deflate) -> None:
         assert bits is None or f"{name}={bits}" in parameters
 
 
+@pytest.mark.usefixtures("both_relays")
 @pytest.mark.parametrize("client_name", COMPRESSING)
 async def test_compressed_sessions(tmp_path: Path, client_name: str) -> None:
     policy = Policy(deflate=Deflate())

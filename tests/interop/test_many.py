@@ -48,6 +48,7 @@ def converse_in_thread(url: str) -> None:
             assert websocket.recv(timeout=PATIENCE) == message
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_clients_of_websockets_share_three_backends(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())

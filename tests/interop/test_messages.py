@@ -50,6 +50,7 @@ async def converse(client: End, server: End) -> None:
         nursery.start_soon(send_and_compare, server, client, MESSAGES * 3)
 
 
+@pytest.mark.usefixtures("both_relays")
 @every_client
 async def test_every_kind_of_message_passes_both_ways(tmp_path: Path, client_name: str) -> None:
     async with stage(tmp_path) as on:
@@ -68,6 +69,7 @@ async def test_every_kind_of_message_passes_both_ways(tmp_path: Path, client_nam
                     assert end.pongs.count(b"a heartbeat that nobody asked for") == 1
 
 
+@pytest.mark.usefixtures("both_relays")
 @pytest.mark.parametrize("client_name", ["websockets", "wsproto"])
 async def test_pings_pass_between_the_fragments_of_a_message(tmp_path: Path, client_name: str) -> None:
     fragments = [bytes([number % 256]) * 997 for number in range(500)]
@@ -92,6 +94,7 @@ async def test_pings_pass_between_the_fragments_of_a_message(tmp_path: Path, cli
             check_counts(await on.record(client), client, server)
 
 
+@pytest.mark.usefixtures("both_relays")
 async def test_messages_of_16_mib_pass_both_ways_at_once(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
         for client_name, server_name in RING:

@@ -15,8 +15,8 @@ from attrs import define, field
 from websockets.frames import Opcode
 
 from tests.proxy.world import FarEnd, KernelWorld, StreamWorld, close_frame, frame
-from tests.simulation.kernel import Temper
 from tests.simulation.network import SimChannel
+from tests.simulation.psock import Temper
 from trio_wsb.addresses import parse_backend_url
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.net.channel import receive_some, send_all

@@ -15,8 +15,9 @@ import trio
 from attrs import define, evolve
 from websockets.frames import Frame, Opcode
 
-from tests.simulation.kernel import SimTable, Temper
+from tests.simulation.kernel import SimTable
 from tests.simulation.network import Conditions, Network, SimChannel
+from tests.simulation.psock import Temper
 from trio_wsb.net.channel import ByteChannel, receive_some, send_all
 from trio_wsb.net.kernel.legs import KernelLeg
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair

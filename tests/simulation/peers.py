@@ -154,7 +154,8 @@ class Talker:
                         waiting.deadline = min(waiting.deadline, trio.current_time() + CLOSE_PATIENCE)
                     if manner.slow:
                         await trio.sleep(manner.slow)
-                    if manner.dozes and self.rng.random() < manner.dozes:
+                    # Not with every few bytes, which would take minutes.
+                    if manner.dozes and count > 50 and self.rng.random() < manner.dozes:
                         await trio.sleep(self.rng.choice((0.01, 0.3, 1.0)))
         except OSError:
             self.broke = True

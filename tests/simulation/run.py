@@ -93,7 +93,7 @@ def run_story(
             clock = trio.testing.MockClock(autojump_threshold=0)
             return trio.run(_play, seed, story, relay_of(seed, relay), lines, clock=clock)
     except BaseException as error:
-        found = _first(error)
+        found = first(error)
         if isinstance(found, KeyboardInterrupt):
             raise found from None
         if trace:
@@ -187,7 +187,8 @@ def _told(trace: Sequence[str], logs: Sequence[object]) -> list[str]:
     return [*(f"story  {line}" for line in trace), *(f"log    {line}" for line in logs)]
 
 
-def _first(error: BaseException) -> BaseException:
+def first(error: BaseException) -> BaseException:
+    """Return the first error of a group, however deep it is."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

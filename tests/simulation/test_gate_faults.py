@@ -17,7 +17,7 @@ from trio_wsb.net.kernel.direction import Direction
 from trio_wsb.net.kernel.legs import KernelLeg, KernelPair
 from trio_wsb.net.kernel.table import KernelTable
 
-SEEDS = 40
+SEEDS = 150
 """Sessions within which a fault must show."""
 
 FAULTS: dict[str, tuple[Any, str, str, str]] = {

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 
@@ -50,6 +50,9 @@ START_TIMEOUT = 20.0
 
 REPORT_TIMEOUT = START_TIMEOUT + 2 * CACHE_TTL
 PROGRAM = (sys.executable, "-m", "trio_wsb")
+
+COUNTS = "/balancer-metrics"
+"""Where the balancer shows the counts that it knows, unless its configuration says otherwise."""
 
 CONTROL = "control.sock"
 """The balancer's control socket, in the demo's directory."""
@@ -96,8 +99,6 @@ class Backend:
     def __init__(self, name: str, foreign: int, url: str) -> None:
         self.url = url
         self.reading = Reading(name, foreign, None)
-        self.own_questions = 0
-        """How often this demo has asked for ``/metric``; the balancer's questions are the others."""
 
 
 class Orchestra:
@@ -170,7 +171,7 @@ class Orchestra:
         await self._start_backends(nursery, plan.foreign)
         nursery.start_soon(self._read_backends, http)
         await self._start_daemon(nursery, http)
-        await self._asked_by_daemon(http, self._backends)
+        await self._known_to_daemon(http, self._backends)
 
         begin = trio.current_time()
         self._caption(
@@ -191,7 +192,7 @@ class Orchestra:
         assert self._daemon is not None
         self._daemon.send_signal(signal.SIGHUP)
         self._say(f"{newcomer.reading.name} added to the configuration, SIGHUP sent to the balancer")
-        await self._asked_by_daemon(http, [newcomer])
+        await self._known_to_daemon(http, [newcomer])
         self._say(f"the balancer has reloaded and knows the count of {newcomer.reading.name}")
 
         self._caption(
@@ -260,18 +261,18 @@ class Orchestra:
                     await trio.sleep(0.1)
         self._say(f"the balancer listens on 127.0.0.1:{self._port}")
 
-    async def _asked_by_daemon(self, http: httpx.AsyncClient, backends: list[Backend]) -> None:
-        """Wait until the daemon has asked each of them for its count."""
+    async def _known_to_daemon(self, http: httpx.AsyncClient, backends: list[Backend]) -> None:
+        """Wait until the daemon has each one's count; that it has asked is not enough where the machine is busy."""
+        wanted = {backend.url for backend in backends}
         with _deadline(
             "the balancer does not ask the backends for their counts", self._daemon, REPORT_TIMEOUT
         ):
-            for backend in backends:
-                while True:
-                    own = backend.own_questions
-                    stats = (await http.get(f"{backend.url}/api/stats")).json()
-                    if own == backend.own_questions and stats["metricRequests"] > own:
-                        break
-                    await trio.sleep(0.1)
+            while True:
+                with suppress(httpx.TransportError):
+                    answer = await http.get(f"http://127.0.0.1:{self._admin_port}{COUNTS}")
+                    if wanted <= answer.json()["podMetrics"].keys():
+                        return
+                await trio.sleep(0.1)
 
     def _start_clients(self, nursery: trio.Nursery, number: int) -> None:
         name = f"clients-{len(self._clients) + 1}"
@@ -318,7 +319,6 @@ class Orchestra:
                 await trio.sleep(FRAME)
 
     async def _read_backend(self, http: httpx.AsyncClient, index: int, backend: Backend) -> None:
-        backend.own_questions += 1
         try:
             answer = (await http.get(f"{backend.url}/metric")).json()
         except (httpx.TransportError, ValueError):

@@ -170,11 +170,11 @@ class Far:
             await send_in_pieces(self.sock, each, rng)
             if rng.random() < 0.7:
                 # Nothing is under way then, and the kernel gets its turn; unless it is being drained.
-                for _ in range(10):
-                    if len(other.got) > number:
+                for _ in range(30):
+                    if len(other.got) > number + 3:
                         break
                     await trio.sleep(0.0005)
-            if rng.random() < 0.4:
+            if number % 8 == 3:
                 await ask()
             answers, self.to_answer = self.to_answer, []
             for payload in answers:
@@ -228,6 +228,13 @@ async def test_nothing_is_lost_with_pings_and_a_drain_in_the_middle(seed: int) -
                 nursery.start_soon(relay.run)
                 nursery.start_soon(client.listen, pings[1])
                 nursery.start_soon(backend.listen, pings[0])
+                hello = [frame(b"hello", masked=masked) for masked in (True, False)]
+                for _ in range(3):
+                    for index, (far, other) in enumerate(((client, backend), (backend, client))):
+                        arrived = len(other.got)
+                        await send(far.sock, hello[index])
+                        while len(other.got) == arrived or not legs[index].direction.is_open:
+                            await trio.sleep(0.001)
                 async with trio.open_nursery() as talking:
                     for far, other, index, asking in (
                         (client, backend, 0, partial(ask, relay.up, relay.down, own[0])),
@@ -248,13 +255,14 @@ async def test_nothing_is_lost_with_pings_and_a_drain_in_the_middle(seed: int) -
             sock.close()
     # The backend has everything; the client whole frames up to our Close, and nothing behind it.
     close = Opcode.CLOSE, b"\x03\xf4", True
-    sent_up, sent_down = streams[0][1], streams[1][1]
+    greetings = [(Opcode.BINARY, b"hello", True)] * 3
+    sent_up, sent_down = [*greetings, *streams[0][1]], [*greetings, *streams[1][1]]
     assert backend.got == [*sent_up, close]
     assert client.got[-1] == close
     assert client.got[:-1] == sent_down[: len(client.got) - 1]
     assert len(client.got) > len(sent_down) / 2
     assert (client.pings, backend.pings) == (own[0].sent, own[1].sent)
-    assert client.pings + backend.pings >= 2
+    assert client.pings + backend.pings >= 1
     assert (relay.cause, relay.close_code) == (Cause.DRAIN, 1012)
     assert relay.up.scanner.violation is None
-    assert redirected > 1000
+    assert redirected >= 2 * sum(map(len, hello))  # all but the first, and what came of the rest
