@@ -260,7 +260,7 @@ async def test_nothing_is_lost_with_pings_and_a_drain_in_the_middle(seed: int) -
     assert backend.got == [*sent_up, close]
     assert client.got[-1] == close
     assert client.got[:-1] == sent_down[: len(client.got) - 1]
-    assert len(client.got) > len(sent_down) / 2
+    assert len(client.got) > len(streams[1][1]) / 2
     assert (client.pings, backend.pings) == (own[0].sent, own[1].sent)
     assert client.pings + backend.pings >= 1
     assert (relay.cause, relay.close_code) == (Cause.DRAIN, 1012)

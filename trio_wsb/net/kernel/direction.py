@@ -23,6 +23,7 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -73,6 +74,8 @@ _LEFT, _MESSAGE, _PAYLOAD, _MESSAGES, _CONTROL, _TEXTS, _FLAGS, _ALLOWED = 8, 9,
 _REPEATED, _NEXT = 31, 32
 WORDS: Final = 34
 """Words of 8 bytes in one direction."""
+
+_NOTHING_YET: Final = memoryview(bytes(8 * WORDS)).cast("Q")
 
 
 def tcp_counts(sock: socket.socket) -> tuple[int, int]:
@@ -125,13 +128,14 @@ class Direction:
         self._ceiling = 0  # what `redirected` may become on the terms that it was opened on
         self._fruitless = 0
         self._skip = 0
-        words[self.at : self.at + WORDS] = memoryview(bytes(8 * WORDS)).cast("Q")
+        words[self.at : self.at + WORDS] = _NOTHING_YET
         words[self.at + _GATE] = NEVER
         # Before the sockets enter the map: how much of the source was read, and how much was written to the sink.
         while True:
             received = tcp_counts(source)[1]
             waiting = self._queued(source, termios.FIONREAD)
-            if tcp_counts(source)[1] == received:
+            # Where nothing waits, nothing has come between the two.
+            if not waiting or tcp_counts(source)[1] == received:
                 break
         self._read_before = received - waiting
         acked = tcp_counts(sink)[0]
@@ -365,15 +369,15 @@ class Direction:
 
     # Waiting.
 
-    async def wait(self) -> None:
-        """Wait until user space is wanted."""
+    def wait(self) -> Awaitable[None]:
+        """Wait until user space is wanted; to be awaited at once."""
+        # No coroutine and no closure of its own: each session has two of them for as long as it lives.
         self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)
 
-        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> None:
         """End the wait, if there is one."""
