@@ -15,6 +15,7 @@ pytestmark = pytest.mark.daemon
 LIMIT = 96
 """Descriptors of the daemon, of which the six healthy sessions have twelve; the reserve is an eighth."""
 
+HEALTHY = 7
 CROWD = 90
 CHECK = {"path": "/api/health", "interval": "200ms", "timeout": "2s", "fall": 1}
 
@@ -55,6 +56,12 @@ async def test_descriptors_run_out(tmp_path: Path) -> None:
         for stream in crowd:
             await stream.aclose()
         await found.daemon.logged("accepting connections again", entryPoint="web")
+
+        async def they_have_left() -> bool:
+            [entry] = [each for each in (await found.status())["entryPoints"] if each["name"] == "web"]
+            return bool(entry["connections"] <= HEALTHY + 1)
+
+        await eventually(they_have_left, "who has gone gives back what was taken for it")
         await late.send_all(opening("/chat-stream"))
         assert (await answer(late)).startswith(b"HTTP/1.1 101 ")
         await late.aclose()
