@@ -89,6 +89,9 @@ def blind_copy(directory: Path) -> Path:
     shutil.copytree(
         Path(trio_wsb.__file__).parent, home / "trio_wsb", ignore=shutil.ignore_patterns("__pycache__")
     )
+    # Its self-test would say, rightly, that frames are not counted.
+    start = home / "trio_wsb" / "daemon" / "kernelrelay.py"
+    start.write_text(start.read_text().replace("await self_test(table)", "await trio.lowlevel.checkpoint()"))
     program = home / "trio_wsb" / "net" / "kernel" / "relay.bpf.c"
     include = f"/usr/include/{platform.machine()}-linux-gnu"
     flags = ["-O2", "-g0", "-mcpu=v3", "-target", "bpf", "-DBLIND", "-Wno-unused-function", "-I", include]

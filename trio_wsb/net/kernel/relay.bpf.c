@@ -117,7 +117,9 @@ static __always_inline void end_frame(struct scan *scan)
 	}
 }
 
+#ifndef BLIND
 static long step(__u64 index, struct walk *walk);
+#endif
 static long cut_off(__u64 index, struct cut *cut);
 
 /*
@@ -212,6 +214,7 @@ SECTION static long cut_off(__u64 index, struct cut *cut)
 	return 0;
 }
 
+#ifndef BLIND
 /* Branches, since only a privileged program may add what it has read to a pointer. */
 static __always_inline void count_data(struct scan *scan, __u8 opcode)
 {
@@ -306,5 +309,6 @@ SECTION static long step(__u64 index, struct walk *walk)
 		end_frame(scan);
 	return 0;
 }
+#endif /* BLIND */
 
 char _license[] SEC("license") = "Dual MIT/GPL";
