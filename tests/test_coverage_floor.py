@@ -69,7 +69,7 @@ def test_a_file_without_branches_counts_as_whole() -> None:
     ("path", "room"),
     [
         ("trio_wsb/http/head.py", "http"),
-        ("/work/trio_wsb/units.py", "units"),
+        ("/elsewhere/trio_wsb/units.py", "units"),
         ("/a/trio_wsb/daemon/api/own.py", "daemon"),
         ("tests/http/test_head.py", ""),
         ("trio_wsb", ""),
