@@ -24,6 +24,7 @@ from trio_wsb.proxy.session import Session
 
 BY_PEERS = frozenset({Cause.CLIENT_CLOSED, Cause.BACKEND_CLOSED})
 GOING = frozenset({Cause.DRAIN, Cause.REBALANCE, Cause.SHUTDOWN, Cause.IDLE_TIMEOUT, Cause.MAX_LIFETIME})
+UNANSWERED = {Cause.CLIENT_PING_TIMEOUT: "client", Cause.BACKEND_PING_TIMEOUT: "backend"}
 TOO_BIG = frozenset({Cause.CLIENT_MESSAGE_TOO_BIG, Cause.BACKEND_MESSAGE_TOO_BIG})
 
 STICKY = "home"
@@ -434,7 +435,7 @@ class Crowd:
         if conversation.at != session.backend.url or backend is None:
             raise Violation(f"{words}: it was at {conversation.at}")
         up, down = self._whole(conversation, session)
-        if conversation.clean and not conversation.halved:
+        if conversation.clean and not conversation.halved and not self._too_slow(conversation, session):
             assert client is not None
             if session.cause not in BY_PEERS | GOING | TOO_BIG:
                 raise Violation(f"{words}: nobody had done it any harm")
@@ -442,8 +443,10 @@ class Crowd:
                 ("client", client, session.relay.code_to_client),
                 ("backend", backend, session.relay.code_to_backend),
             ):
-                # A session whose time is over is cut by right, with what is on its way.
-                cut = session.cause in GOING and _is_over(session) and talker.code == 1006
+                # A session whose time is over is cut by right, with what is on its way; one whose peers were
+                # about to end it by themselves when a drain came, too.
+                going = session.cause in GOING or (session.cause in BY_PEERS and session.relay.ending)
+                cut = going and _is_over(session) and talker.code == 1006
                 if talker.code != (told or 1006) and not cut:
                     raise Violation(f"{words}: the {name} got {talker.code}, and {told} was recorded")
                 if talker.broke and session.cause in BY_PEERS and not session.relay.ending:
@@ -458,6 +461,14 @@ class Crowd:
                     raise Violation(
                         f"{words}: {pump.scanner.frames} frames counted, {passed} arrived on {lane.name}"
                     )
+
+    @staticmethod
+    def _too_slow(conversation: Conversation, session: Session) -> bool:
+        """Return whether a ping was not answered by one who dozes over what came before it, for longer than is allowed."""
+        unanswered = {"client": conversation.client, "backend": conversation.backend}.get(
+            UNANSWERED.get(session.cause, "") if session.cause else ""
+        )
+        return unanswered is not None and unanswered.manner.dozes > 0
 
     def _whole(self, conversation: Conversation, session: Session) -> tuple[bool, bool]:
         """Return for both directions whether every byte that was sent must have arrived."""

@@ -170,7 +170,7 @@ class Memory:
     def __init__(self, world: World) -> None:
         self._alive: weakref.WeakSet[object] = weakref.WeakSet()
         self._world = world
-        world.on_dial.append(lambda _: self._note())
+        world.on_dial.append(lambda _, __: self._note())
 
     def _note(self) -> None:
         for session in self._world.proxy.sessions:

@@ -196,8 +196,8 @@ class World:
     failure: BaseException | None = None
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     servers: dict[BackendURL, SimBackend] = field(factory=dict)
-    on_dial: list[Callable[[BackendURL], None]] = field(factory=list)
-    """Called when a backend was chosen, in the same step."""
+    on_dial: list[Callable[[BackendURL, TransportRuntime], None]] = field(factory=list)
+    """Called when a backend was chosen, in the same step, with the transport of the service that chose it."""
     accepted: Callable[[SimBackend, SimChannel], Any] = field(init=False)
     """Runs a backend's end of a connection."""
     trace: list[str] = field(factory=list)
@@ -352,7 +352,7 @@ class World:
 
     async def _dial(self, url: BackendURL, transport: TransportRuntime) -> ByteChannel:
         for hook in self.on_dial:
-            hook(url)
+            hook(url, transport)
         backend = self.servers.get(url)
         if backend is None:
             raise DialError("connect", "no route to host")
