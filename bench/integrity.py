@@ -3,6 +3,8 @@
 Sessions of real frames, as many bytes each way at the same time, written in pieces of random sizes, while some receivers are slow;
 digests of what came must be those of what was sent. Then a client floods a backend that never reads.
 
+With ``--pings`` or ``--drain`` the balancer has something to say itself meanwhile (`bench.drills`).
+
 Exit status: 0 all of it held, 1 something did not.
 """
 
@@ -17,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,12 +28,14 @@ from typing import Final, Self
 
 import yaml
 
+from bench import drills
 from bench.processes import free_port, resident_bytes, running
 
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-PIECES: Final = (1, 7, 100, 1_400, 16_000, 65_536, 300_000)
 FLOOD_BOUND: Final = 16 << 20
 PATIENCE: Final = 120.0
+KINDS: Final = ((1, 200), (2, 65_536), (2, 1 << 20), (drills.PING, drills.PING_OF_TRAFFIC))
+"""Opcodes and most bytes of the frames; a ping has just as many."""
 
 
 def main() -> int:
@@ -47,13 +52,20 @@ def main() -> int:
         metavar="PERCENT",
         help="of packets, in a network namespace of its own",
     )
+    parser.add_argument("--pings", action="store_true", help="the balancer pings whoever says nothing")
+    parser.add_argument("--drain", action="store_true", help="the backend is drained meanwhile")
     options = parser.parse_args()
     if options.loss:
         return with_loss(options)
     failed = 0
-    up, down = (traffic(random.Random(seed), options.mib << 20, masked=not seed) for seed in (0, 1))
+    # Who answers the pings of others is never silent, and gets none of the balancer's.
+    kinds = KINDS[:-1] if options.pings else KINDS
+    up, down = (traffic(random.Random(seed), options.mib << 20, kinds, masked=not seed) for seed in (0, 1))
     for relay in options.relays.split(","):
         for run in range(options.runs):
+            if options.pings or options.drain:
+                failed += not drill(relay, options, up, down, seed=run)
+                continue
             with Stage(relay) as stage:
                 begun = time.monotonic()
                 good = exchange(stage, options.sessions, up, down, seed=run)
@@ -64,6 +76,8 @@ def main() -> int:
                 f"{relay:<7} run {run + 1:<3} {'equal' if good else 'DIFFERENT'}  {speed:,.0f} MB/s",
                 flush=True,
             )
+        if options.pings or options.drain:
+            continue
         with Stage(relay) as stage:
             sent, grown = flood(stage)
         good = sent < FLOOD_BOUND and grown < FLOOD_BOUND
@@ -86,23 +100,37 @@ def with_loss(options: argparse.Namespace) -> int:
         ' && exec "$0" "$@"'
     )
     again = [f"--{name}={getattr(options, name)}" for name in ("relays", "runs", "sessions", "mib")]
+    again += [f"--{name}" for name in ("pings", "drain") if getattr(options, name)]
     command = ["unshare", "--net", "sh", "-c", rules, sys.executable, "-m", "bench.integrity", *again]
     return subprocess.run(command, check=False).returncode
+
+
+def drill(relay: str, options: argparse.Namespace, up: bytes, down: bytes, seed: int) -> bool:
+    """Run one exchange while the balancer has something to say itself; whether all was right."""
+    with Stage(relay, pings=options.pings) as stage:
+        pairs = [stage.session() for _ in range(options.sessions)]
+        command = drills.drain_command(stage.control, stage.url) if options.drain else None
+        good, told = drills.exchange(pairs, up, down, seed, command)
+        if not good:
+            stage.tell()
+    print(f"{relay:<7} run {seed + 1:<3} {'right' if good else 'WRONG'}  {told}", flush=True)
+    return good
 
 
 class Stage:
     """A daemon with one relay, and the listener of its backend, which is ours."""
 
-    def __init__(self, relay: str) -> None:
+    def __init__(self, relay: str, *, pings: bool = False) -> None:
         self._stack = ExitStack()
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._stack.enter_context(self.backend)
         folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="bench-integrity-")))
         self.port = free_port()
-        url = f"http://127.0.0.1:{self.backend.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{self.backend.getsockname()[1]}"
+        self.control = str(folder / "control.sock")
         document = {
             "entryPoints": {"web": {"address": f"127.0.0.1:{self.port}"}},
-            "control": {"socket": str(folder / "control.sock")},
+            "control": {"socket": self.control},
             "log": {"level": "WARN"},
             "accessLog": {"format": "json"},
             "http": {
@@ -110,9 +138,9 @@ class Stage:
                 "services": {
                     "all": {
                         "loadBalancer": {
-                            "servers": [{"url": url}],
+                            "servers": [{"url": self.url}],
                             "relay": relay,
-                            "session": {"writeTimeout": 0},
+                            "session": {"writeTimeout": 0, **({"pingInterval": "1s"} if pings else {})},
                         }
                     }
                 },
@@ -123,6 +151,10 @@ class Stage:
         command: list[str | Path] = [sys.executable, "-m", "trio_wsb", "run", "--config", path]
         self.log = folder / "output.log"
         self.daemon = self._stack.enter_context(running("trio-wsb", command, self.log, port=self.port))
+
+    def tell(self) -> None:
+        """Print the last lines of the log."""
+        print(*self.log.read_text().splitlines()[-30:], sep="\n")
 
     def __enter__(self) -> Self:
         return self
@@ -159,15 +191,16 @@ def _head(sock: socket.socket) -> bytes:
     return head
 
 
-def traffic(rng: random.Random, size: int, *, masked: bool) -> bytes:
+def traffic(
+    rng: random.Random, size: int, kinds: Sequence[tuple[int, int]] = KINDS, *, masked: bool
+) -> bytes:
     """Return frames of all sizes, `size` bytes or a little more."""
     pieces: list[bytes] = []
     total = 0
     block = rng.randbytes(1 << 20)
     while total < size:
-        opcode, length = rng.choice(
-            [(1, rng.randrange(200)), (2, rng.randrange(65_536)), (2, rng.randrange(1 << 20)), (9, 8)]
-        )
+        opcode, most = rng.choice(kinds)
+        length = rng.randrange(most) if opcode != drills.PING else most
         bit = 0x80 if masked else 0
         if length < 126:
             head = bytes([0x80 | opcode, bit | length])
@@ -209,7 +242,7 @@ def exchange(stage: Stage, sessions: int, up: bytes, down: bytes, seed: int) -> 
                 f"{'right as far as they go' if begun else 'wrong'}"
             )
     if not good:
-        print(stage.log.read_text())
+        stage.tell()
     return good
 
 
@@ -217,7 +250,7 @@ def _send(sock: socket.socket, data: bytes, rng: random.Random) -> None:
     view, position = memoryview(data), 0
     while position < len(view):
         # Small pieces cost a system call each, so there are few of them.
-        size = rng.choice(PIECES) if rng.random() < 0.1 else 300_000
+        size = rng.choice(drills.PIECES) if rng.random() < 0.1 else 300_000
         sock.sendall(view[position : position + size])
         position += size
     sock.shutdown(socket.SHUT_WR)
