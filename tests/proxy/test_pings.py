@@ -182,6 +182,28 @@ async def test_a_ping_into_a_full_buffer_is_not_torn(
         assert (rest.opcode, rest.data[:2]) == (Opcode.CLOSE, b"\x03\xe9")
 
 
+async def test_the_time_for_an_answer_begins_when_the_ping_is_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A client that takes nothing has the write timeout; it cannot answer what has not reached it."""
+    filling = frame(bytes(996))
+    async with relaying(capacity=1000, write_timeout=60, limits=LIMITS) as bench:
+        await send_all(bench.backend, filling)
+        await trio.sleep(40)
+        assert bench.relay.cause is None
+        assert await bench.exactly(bench.client, len(filling)) == filling
+        asked = await ping_of(bench, client=True)
+        await trio.sleep(3)
+        assert bench.relay.cause is None
+        await send_all(bench.client, pong(asked, mask=True))
+        await send_all(bench.backend, frame(b"alive"))
+        await trio.sleep(5)
+        assert bench.relay.cause is None
+        with trio.fail_after(30):
+            await bench.done.wait()
+        assert bench.relay.cause is Cause.CLIENT_PING_TIMEOUT
+
+
 @define(eq=False)
 class Far:
     """One side: sends frames of its own in random pieces, answers pings late and only the latest, notes what it gets."""

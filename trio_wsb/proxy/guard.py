@@ -162,6 +162,8 @@ class _Peer:
         if source.scanner.bytes != self._bytes or self._was_answered() or source.held_up:
             self._bytes = source.scanner.bytes
             self.heard_at, self.asked_at = now, math.inf
+        elif sink.spilling and self.asked_at < now:
+            self.asked_at = now  # our ping is not out yet; who takes nothing of it has the write timeout
         elif now - self.asked_at >= limits.pong_timeout:
             return True
         elif self.asked_at == math.inf and now - self.heard_at >= limits.ping_interval and sink.can_ping():

@@ -145,9 +145,19 @@ class Pump:
     # What others ask of it, from outside its task.
 
     @property
+    def has_early(self) -> bool:
+        """Whether there are bytes that were read before it runs."""
+        return bool(self._early)
+
+    @property
     def at_rest(self) -> bool:
         """Whether a frame of ours could go out now: nothing is being written, and the last frame is through."""
         return self._parked and self._spilled is None and self.scanner.at_boundary
+
+    @property
+    def spilling(self) -> bool:
+        """Whether the rest of a frame of ours is still to be written."""
+        return self._spilled is not None
 
     @property
     def close_code(self) -> int | None:
