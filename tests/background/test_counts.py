@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.background.world import Answer, Body, FakeBackend, World, body, report, target
+from tests.background.world import Answer, Body, FakeBackend, World, body, hang, report, target
 from trio_wsb.addresses import BackendURL
 from trio_wsb.background.counts import MAX_BODY, CountRefresher, CountTarget
 from trio_wsb.background.rounds import AT_ONCE, FAILING_AT_ONCE
@@ -147,11 +147,6 @@ async def test_backends_that_hang_do_not_starve_the_others(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, log: list[Any]
 ) -> None:
     world = World()
-
-    async def hang(_backend: FakeBackend) -> httpx.Response:
-        await trio.sleep_forever()
-        raise AssertionError
-
     targets = [target(number) for number in range(200)]
     world.answers = {each.url: hang for each in targets[::2]}
     world.configure(*targets)
@@ -213,11 +208,6 @@ async def test_a_reload_ends_a_request_to_a_removed_backend(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, log: list[Any]
 ) -> None:
     world = World()
-
-    async def hang(_backend: FakeBackend) -> httpx.Response:
-        await trio.sleep_forever()
-        raise AssertionError
-
     world.answers[target().url] = hang
     world.configure(target(timeout=60.0))
     await nursery.start(world.refresher.run)

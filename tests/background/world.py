@@ -77,6 +77,12 @@ class FakeBackend(httpx.AsyncBaseTransport):
         self.closed = True
 
 
+async def hang(_backend: FakeBackend) -> httpx.Response:
+    """Never answer."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 class World:
     """A refresher whose backends answer as a test says."""
 

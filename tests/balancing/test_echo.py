@@ -35,9 +35,14 @@ class World:
 
     def report(self, *foreign: int) -> None:
         """Let every backend report its sessions of ours and so many others."""
-        for backend, count in zip(self.backends, foreign, strict=True):
-            sample = self.counts.start(CountKey(backend.url, *COUNT), backend.live, 0.0)
-            self.counts.finish(sample, backend.live + count, backend.live, backend.pending, 0.0)
+        for index, count in enumerate(foreign):
+            self.report_of(index, count)
+
+    def report_of(self, index: int, foreign: int) -> None:
+        """Let one backend report its sessions of ours and so many others."""
+        backend = self.backends[index]
+        sample = self.counts.start(CountKey(backend.url, *COUNT), backend.live, 0.0)
+        self.counts.finish(sample, backend.live + foreign, backend.live, backend.pending, 0.0)
 
     @property
     def entries(self) -> list[CountEntry]:
@@ -99,6 +104,52 @@ def test_clients_that_come_directly_follow_nobody() -> None:
         world.report(500, 500, 100)
     assert echo(world.entries) < 0.01
     assert world.burst(300) == [110, 110, 410]
+
+
+@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("moment", [1, 2, 4, 8, 12, 20, 35, 50, 100, 200, 500, 899])
+def test_a_report_in_a_burst_takes_nobody_for_a_follower(moment: int, index: int) -> None:
+    """All that is known of others is that they were there before us and have not moved since."""
+    world, direct = World(), (0, 100, 200)
+    world.report(*direct)
+    world.burst(moment)
+    world.report_of(index, direct[index])
+    assert echo(world.entries) == 0.0
+    world.burst(900 - moment)
+    totals = [each.live + others for each, others in zip(world.backends, direct, strict=True)]
+    assert all(399 <= total <= 401 for total in totals), totals
+
+
+def test_a_few_sessions_that_nobody_followed_end_the_doubt() -> None:
+    world, direct = World(), (0, 100, 200)
+    for index in range(3):
+        world.open(index, 10)
+    world.report(*direct)
+    found = [echo(world.entries)]
+    assert found[0] > 5
+    for _ in range(5):
+        world.open(0, 5)
+        world.report_of(0, direct[0])
+        found.append(echo(world.entries))
+    assert found == sorted(found, reverse=True)
+    assert found[3] < found[0] / 10
+    assert found[5] == 0.0
+
+
+def test_a_first_guess_that_is_put_right_is_nobody_who_moved() -> None:
+    """The first report came while a burst crossed it, so that it could only be guessed what of it is ours."""
+    world = World()
+    [backend, *_] = world.backends
+    sample = world.counts.start(CountKey(backend.url, *COUNT), backend.live, 0.0)
+    world.open(0, 40)
+    world.counts.finish(sample, 40, backend.live, backend.pending, 1.0)
+    assert world.entries[0].foreign == 20
+    assert echo(world.entries) > 0
+    world.open(0, 40)
+    world.report_of(0, 0)
+    assert [(each.foreign, each.foreign_moved) for each in world.entries[:1]] == [(0, 0.0)]
+    world.report_of(0, 4)
+    assert world.entries[0].foreign_moved == 4.0
 
 
 def test_others_that_move_as_we_do_follow() -> None:

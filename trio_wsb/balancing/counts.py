@@ -35,6 +35,7 @@ class CountEntry:
     """The figures of one key. Owned by its `CountTable`; everybody else only reads."""
 
     __slots__ = (
+        "_guessed",
         "_told",
         "exact",
         "failed_at",
@@ -43,6 +44,7 @@ class CountEntry:
         "foreign_moved",
         "key",
         "own",
+        "own_at_first",
         "own_moved",
         "reason",
         "reported",
@@ -56,6 +58,8 @@ class CountEntry:
         """Connections that are not ours; None as long as there was no report."""
         self.own = 0
         """Our part of the last report."""
+        self.own_at_first = 0
+        """Our part of the first report: nobody has watched what others did while these sessions came."""
         self.own_moved = 0.0
         """By how much our part has changed from report to report, the older the change the less of it."""
         self.foreign_moved = 0.0
@@ -74,6 +78,7 @@ class CountEntry:
         self.reason: str | None = None
         """Why the last request had no usable answer; None after a report."""
         self._told: set[str] = set()
+        self._guessed = False
 
     def age(self, now: float) -> float:
         """Return the seconds since the last report; infinity if there was none."""
@@ -84,8 +89,13 @@ class CountEntry:
         return self.age(now) > stale_after
 
     def take(self, own: int, foreign: int) -> None:
-        """Take the two parts of a report."""
-        if self.foreign is not None:
+        """Take the two parts of a report; `exact` is about the same report."""
+        if self.foreign is None:
+            self.own_at_first, self._guessed = own, not self.exact
+        elif self._guessed:
+            # What was guessed is put right. That is no sign of anybody's having moved.
+            self._guessed = False
+        else:
             moved, moved_own = abs(foreign - self.foreign), abs(own - self.own)
             if moved or moved_own:
                 self.foreign_moved = self.foreign_moved * _KEPT_OF_MOVES + moved

@@ -8,6 +8,12 @@ How many these are follows from the reports alone. Foreign connections are, at m
 ``foreign / own`` of theirs for each of ours. But foreign connections may also be of clients that come directly and follow nobody.
 Those move by themselves or not at all, while others like us move as we do: if there are k of them, what they move is between
 sqrt(k) (each by chance) and k (all alike) times what we move. So the echo is no more than the square of what was seen to move.
+
+Before anything has moved there is nothing to see. Sessions of ours that were there at the first report have probably come as
+the foreign ones beside them have, so a few of them stand in until as many have moved before our eyes; none do if none were there.
+Foreign connections that stood still while many of ours came follow nobody, and the echo is exactly 0, not only small: reports come one
+after the other, so that in a burst the oldest lacks hundreds of our sessions which the newest has, and each of these would be counted
+with its echo for the one backend and without for the other.
 """
 
 from __future__ import annotations
@@ -21,7 +27,10 @@ MOST: Final = 31.0
 """The largest echo: beyond it a backend that was added would fill one session in a report interval."""
 
 _DOUBT: Final = 5.0
-"""Sessions of ours that must have moved until what is seen weighs more than the assumption that all foreign connections follow."""
+"""Sessions of ours that must have moved for what is seen to be believed, and at most so many stand in for what was not seen."""
+
+_PERSUADES: Final = 4.0
+"""Sessions of ours that must be seen to move to replace one that stands in."""
 
 
 def echo(entries: Sequence[CountEntry]) -> float:
@@ -31,7 +40,9 @@ def echo(entries: Sequence[CountEntry]) -> float:
     if not own or not foreign:
         return 0.0
     share = foreign / own
-    moved = sum(entry.foreign_moved for entry in entries) + _DOUBT * share**0.5
-    moved_own = sum(entry.own_moved for entry in entries) + _DOUBT
-    seen: float = (moved / moved_own) ** 2
+    moved = sum(entry.foreign_moved for entry in entries)
+    moved_own = sum(entry.own_moved for entry in entries)
+    stand_in = min(_DOUBT, sum(entry.own_at_first for entry in entries)) - moved_own / _PERSUADES
+    moved += max(0.0, stand_in) * share**0.5
+    seen: float = (moved / max(moved_own, _DOUBT)) ** 2
     return min(share, seen, MOST)
