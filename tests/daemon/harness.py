@@ -24,7 +24,7 @@ import yaml
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests import ports
-from trio_wsb.proxy.relaying import BUSY, RelayKind
+from trio_wsb.proxy.relaying import BUSY, LEFT, RelayKind
 
 TOP_LEVEL = (
     "kernelRelay",
@@ -190,6 +190,34 @@ class Daemon:
         line: dict[str, Any] = json.loads(await self.running.line(fits))
         return line
 
+    async def status(self) -> dict[str, Any]:
+        """Return what `trio-wsb status` is made of."""
+        async with http_client(uds=self.document["control"]["socket"]) as client:
+            document: dict[str, Any] = (await client.get("http://control/status")).json()
+            return document
+
+    async def shows(self, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Return the status once it fits."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                seen = len(self.running.lines)
+                document = await self.status()
+                if fits(document):
+                    return document
+                with trio.move_on_after(0.2):  # not all that is shown is also logged
+                    await self.running.line("", after=seen)
+
+    def relayed_otherwise(self, relay: str) -> list[dict[str, Any]]:
+        """Return the log's lines of sessions that `relay` does not move though it could.
+
+        It cannot where a peer was so quick, with data or with its end, that the kernel does not take the session any more.
+        """
+        return [
+            line
+            for line in self.log("session opened")
+            if line["relay"] != relay and line.get("relayReason") not in {BUSY, LEFT}
+        ]
+
     async def reload(self, *, count: int) -> None:
         """Send SIGHUP and wait until `count` reloads have worked."""
         self.running.signal(signal.SIGHUP)
@@ -250,12 +278,7 @@ async def daemon(
         await started.logged("started")
         yield started
         if one_relay is not None:
-            opened = started.log("session opened")
-            # A client may be so quick that the kernel does not take its session over any more.
-            others = [
-                line for line in opened if line["relay"] != one_relay and line.get("relayReason") != BUSY
-            ]
-            assert not others
+            assert not started.relayed_otherwise(one_relay)
 
 
 class Clients:
@@ -305,17 +328,21 @@ class Clients:
             for connection in self.connections:
                 nursery.start_soon(close, connection)
 
+    @classmethod
+    @asynccontextmanager
+    async def until_the_end(cls) -> AsyncIterator[Self]:
+        """Make clients for as long as the block lasts."""
+        async with trio.open_nursery() as nursery:
+            made = cls(nursery)
+            try:
+                yield made
+            finally:
+                with trio.move_on_after(PATIENCE, shield=True):
+                    await made.close()
+                nursery.cancel_scope.cancel()
 
-@asynccontextmanager
-async def clients() -> AsyncIterator[Clients]:
-    async with trio.open_nursery() as nursery:
-        made = Clients(nursery)
-        try:
-            yield made
-        finally:
-            with trio.move_on_after(PATIENCE, shield=True):
-                await made.close()
-            nursery.cancel_scope.cancel()
+
+clients = Clients.until_the_end
 
 
 async def echo(connection: WebSocketConnection, text: str) -> None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,20 @@ import httpx
 import pytest
 import trio
 import yaml
+from trio_websocket import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port, http_client
+from tests.daemon.waiting import until
 
 pytestmark = pytest.mark.daemon
 
 UPGRADES = "Upgrade.*websocket"
 """What the guide that users of Traefik come with looks for."""
 
+OPENED_ANEW = "log files opened anew"
+
 Line = dict[str, Any]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(PATIENCE):
-        while not holds():
-            await trio.sleep(0.01)
 
 
 def texts(path: Path) -> list[str]:
@@ -147,7 +144,9 @@ async def test_connections_that_are_too_many(tmp_path: Path) -> None:
 
 async def test_rotation_loses_nothing(tmp_path: Path) -> None:
     log, own = tmp_path / "access.log", tmp_path / "own.log"
+    own_files = [*(tmp_path / f"own.log.{number}" for number in range(1, 6)), own]
     asked = 0
+    later: list[int] = []
     async with (
         backends(1) as (only,),
         daemon(tmp_path, [only.url], accessLog={"filePath": str(log), "format": "json"}) as running,
@@ -166,19 +165,23 @@ async def test_rotation_loses_nothing(tmp_path: Path) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_asking)
+            await until(lambda: texts(log) != [])
             for number in range(1, 6):
-                before = asked
                 log.rename(tmp_path / f"access.log.{number}")
                 own.rename(tmp_path / f"own.log.{number}")
                 running.running.signal(signal.SIGUSR1)
-                await until(lambda before=before: log.exists() and own.exists() and asked > before + 5)  # type: ignore[misc]
+                await until(lambda: own.exists() and OPENED_ANEW in own.read_text())
+                # What was asked for before that may stand in either file. What is asked for from now on stands in the new one.
+                later.append(asked + 1)
+                await until(lambda: texts(log) != [])
             rotating = False
         files = [*(tmp_path / f"access.log.{number}" for number in range(1, 6)), log]
-        await until(lambda: sum(len(texts(file)) for file in files) >= asked)
+        await until(lambda: sum(file.read_text().count("\n") for file in files) >= asked)
         paths = [line["RequestPath"] for file in files for line in lines(file)]
         assert paths == [f"/{number}" for number in range(asked)]
-        assert all(texts(file) for file in files[1:])
-        assert "log files opened anew" in own.read_text()
+        for number, path in enumerate(later, 1):
+            assert f"/{path}" not in {line["RequestPath"] for file in files[:number] for line in lines(file)}
+        assert [file.read_text().count(OPENED_ANEW) for file in own_files] == [0, 1, 1, 1, 1, 1]
 
 
 async def test_logrotate_with_the_example(tmp_path: Path) -> None:
@@ -255,9 +258,8 @@ async def test_on_standard_output_and_everything_at_the_stop(tmp_path: Path) -> 
         connections = await made.connect_many(running.ws, 50)
         running.running.signal(signal.SIGTERM)
         for connection in connections:
-            with trio.fail_after(PATIENCE):
-                while connection.closed is None:
-                    await trio.sleep(0.01)
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectionClosed):
+                await connection.get_message()
         assert await running.running.exit() == 0
         await running.running.line('"msg": "stopped"')
         found = [json.loads(line) for line in running.running.lines if '"event":' in line]

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 from trio_websocket import ConnectionClosed
 
 from tests.daemon.harness import (
-    PATIENCE,
-    Backend,
-    Daemon,
     backends,
     clients,
     daemon,
@@ -19,21 +15,9 @@ from tests.daemon.harness import (
     free_port,
     http_client,
 )
+from tests.daemon.waiting import reports_arrived, sessions
 
 pytestmark = pytest.mark.daemon
-
-
-async def sessions(started: list[Backend]) -> list[int]:
-    return [(await backend.stats())["sessions"] for backend in started]
-
-
-async def reports_arrived(running: Daemon, started: list[Backend], *, rounds: int) -> None:
-    """Wait until every backend was asked `rounds` times more than by now."""
-    begun = [(await backend.stats())["metricRequests"] for backend in started]
-    with trio.fail_after(PATIENCE):
-        for backend, before in zip(started, begun, strict=True):
-            while (await backend.stats())["metricRequests"] < before + rounds:
-                await trio.sleep(0.05)
 
 
 async def test_a_burst_of_900_ends_at_400_each(tmp_path: Path) -> None:
@@ -42,8 +26,7 @@ async def test_a_burst_of_900_ends_at_400_each(tmp_path: Path) -> None:
         daemon(tmp_path, [backend.url for backend in started], cacheTTL="2s") as running,
         clients() as made,
     ):
-        # A second question means that the first answer is in the table.
-        await reports_arrived(running, started, rounds=2)
+        await reports_arrived(started)
         await made.connect_many(running.ws, 900)
         own = await sessions(started)
         totals = [count + foreign for count, foreign in zip(own, (0, 100, 200), strict=True)]
@@ -58,7 +41,7 @@ async def test_a_backend_whose_metric_endpoint_hangs_does_not_attract_the_next_b
         daemon(tmp_path, [backend.url for backend in started], cacheTTL="1s") as running,
         clients() as made,
     ):
-        await reports_arrived(running, started[1:], rounds=2)
+        await reports_arrived(started[1:])
         await made.connect_many(running.ws, 300)
         own = await sessions(started)
         # It has never reported, so it is taken to have as many foreign connections as its peers have.

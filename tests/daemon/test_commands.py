@@ -26,20 +26,25 @@ from tests.daemon.harness import (
     http_client,
 )
 from tests.daemon.shell import Operator, at_a_terminal
+from tests.daemon.waiting import eventually
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
 
 
 async def figures_settle(operator: Operator, started: Sequence[Backend], sessions: int) -> dict[str, Any]:
     """Return the status once every backend's report is younger than the last session."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            status: dict[str, Any] = (await operator.curl("GET", "/status")).json()
-            reported = sum(each["reported"] or 0 for each in status["backends"])
-            exact = not any(each["foreign"] for each in status["backends"])
-            if exact and reported == sessions and status["sessions"]["open"] == sessions:
-                return status
-            await trio.sleep(0.1)
+
+    async def status() -> dict[str, Any]:
+        document: dict[str, Any] = (await operator.curl("GET", "/status")).json()
+        return document
+
+    def settled(status: dict[str, Any]) -> bool:
+        reported = sum(each["reported"] or 0 for each in status["backends"])
+        exact = not any(each["foreign"] for each in status["backends"])
+        return bool(exact and reported == sessions == status["sessions"]["open"])
+
+    return await eventually(status, settled)
 
 
 async def test_status_sessions_and_reload(tmp_path: Path) -> None:
@@ -136,17 +141,11 @@ async def test_it_answers_while_stopping_and_says_so(tmp_path: Path) -> None:
         # A client that does not answer a Close frame, so that the stop takes its time.
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with stream:
-            await stream.send_all(
-                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
+            await stream.send_all(opening())
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
             running.running.signal(signal.SIGTERM)
             await running.logged("stopping")
-            with trio.fail_after(PATIENCE):
-                while (await operator.json("status"))["entryPoints"][0]["addresses"]:
-                    await trio.sleep(0.05)
-            status = await operator.json("status")
+            status = await running.shows(lambda status: not status["entryPoints"][0]["addresses"])
             assert status["stopping"] is True
             assert status["sessions"]["open"] == 1
             assert await operator.run("reload") == (1, "", "Error: the daemon is stopping\n")
@@ -233,11 +232,14 @@ async def test_the_balancers_metrics_over_http(tmp_path: Path) -> None:
         await running.reload(count=1)
         await made.connect_many(running.ws, 5)
         url = f"http://127.0.0.1:{admin}/balancer-metrics"
-        with trio.fail_after(PATIENCE):
-            while len((document := (await http.get(url)).json())["podMetrics"]) < 2 or (
-                document["totalConnections"] != 12
-            ):
-                await trio.sleep(0.1)
+
+        async def metrics() -> dict[str, Any]:
+            document: dict[str, Any] = (await http.get(url)).json()
+            return document
+
+        document = await eventually(
+            metrics, lambda seen: len(seen["podMetrics"]) == 2 and seen["totalConnections"] == 12
+        )
         assert document["agentsConnections"] == 12
         assert {each["url"] for each in document["services"]} == {each.url for each in started}
         assert document["podMetrics"][started[1].url][0]["podName"] == "backend-2"

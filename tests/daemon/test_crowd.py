@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from tests.daemon.harness import PATIENCE, Daemon, backend, daemon, free_port
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
-
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def connect(running: Daemon, client: str, data: bytes = b"") -> socket.socket:
@@ -24,13 +23,6 @@ def connect(running: Daemon, client: str, data: bytes = b"") -> socket.socket:
 
 async def read(sock: socket.socket) -> bytes:
     return await trio.to_thread.run_sync(sock.recv, 4096)
-
-
-def upgrade() -> bytes:
-    return (
-        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    ).encode()
 
 
 async def test_a_slowloris_has_its_share_and_others_are_served(tmp_path: Path) -> None:
@@ -54,18 +46,18 @@ async def test_a_slowloris_has_its_share_and_others_are_served(tmp_path: Path) -
         line = await running.logged("too many connections of one address, refusing more")
         assert line["client"] == "203.0.113.7:5678"
         # Somebody else, and the proxy itself, are served meanwhile.
-        with connect(running, "203.0.113.8", upgrade()) as other:
+        with connect(running, "203.0.113.8", opening()) as other:
             assert (await read(other)).startswith(b"HTTP/1.1 101 ")
         for sock in slow:
             sock.close()
         sessions: list[socket.socket] = []
         while len(sessions) < 5:  # the places come back as the daemon notices
-            sock = connect(running, "203.0.113.7", upgrade())
+            sock = connect(running, "203.0.113.7", opening())
             if (await read(sock)).startswith(b"HTTP/1.1 101 "):
                 sessions.append(sock)
             else:
                 sock.close()
-        with connect(running, "203.0.113.7", upgrade()) as sixth:
+        with connect(running, "203.0.113.7", opening()) as sixth:
             assert (await read(sixth)).startswith(b"HTTP/1.1 429 ")
         for sock in sessions:
             sock.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,6 @@ def settings(server: FakeNameServer) -> dict[str, Any]:
     }
 
 
-async def status(running: Daemon) -> dict[str, Any]:
-    async with http_client(uds=running.document["control"]["socket"]) as client:
-        found: dict[str, Any] = (await client.get("http://localhost/status")).json()
-        return found
-
-
-async def until(running: Daemon, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Return the status once it fits."""
-    with trio.fail_after(PATIENCE):
-        while not fits(found := await status(running)):
-            await trio.sleep(0.05)
-    return found
-
-
 def urls(found: dict[str, Any]) -> list[str]:
     return [each["url"] for each in found["backends"] if each["state"] == "ready"]
 
@@ -106,7 +92,7 @@ async def test_addresses_come_and_go_under_live_sessions(tmp_path: Path, server:
         # The first answer was there before the first client.
         await made.connect_many(running.ws, 4)
         assert [(await each.stats())["sessions"] for each in started] == [2, 2, 0]
-        found = await until(running, lambda each: all(pod["podName"] for pod in each["backends"]))
+        found = await running.shows(lambda each: all(pod["podName"] for pod in each["backends"]))
         assert urls(found) == [each.url for each in started[:2]]
         assert [each["podName"] for each in found["backends"]] == ["pod-1", "pod-2"]
         assert {each["dnsName"] for each in found["backends"]} == {NAME}
@@ -115,7 +101,7 @@ async def test_addresses_come_and_go_under_live_sessions(tmp_path: Path, server:
 
         # One goes and one comes: its sessions stay, new ones go to the others.
         server.set(NAME, "A", "127.0.0.2", "127.0.0.3")
-        found = await until(running, lambda each: urls(each) == [pod.url for pod in started[1:]])
+        found = await running.shows(lambda each: urls(each) == [pod.url for pod in started[1:]])
         removed = [each for each in found["backends"] if each["state"] == "removed"]
         assert [(each["url"], each["live"], each["podName"]) for each in removed] == [
             (started[0].url, 2, "pod-1")
@@ -129,7 +115,7 @@ async def test_addresses_come_and_go_under_live_sessions(tmp_path: Path, server:
 
         # It comes back, and what it has is known.
         server.set(NAME, "A", "127.0.0.1", "127.0.0.2", "127.0.0.3")
-        await until(running, lambda each: len(urls(each)) == 3)
+        await running.shows(lambda each: len(urls(each)) == 3)
         await made.connect_many(running.ws, 1)
         assert [(await each.stats())["sessions"] for each in started] == [3, 3, 3]
         assert not running.log("configuration reloaded")
@@ -147,7 +133,7 @@ async def test_a_failing_name_server_keeps_the_last_answer(tmp_path: Path, serve
         server.rcode = dns.rcode.SERVFAIL
         line = await running.logged("name not resolved")
         assert line["reason"] == f"A of {NAME}: 127.0.0.1 port {server.address.port} answered SERVFAIL"
-        found = await status(running)
+        found = await running.status()
         assert urls(found) == [started[0].url]
         assert found["names"][0]["problem"] == line["reason"]
         assert (await get(running)).status_code == 200
@@ -169,9 +155,9 @@ async def test_without_an_answer_it_starts_and_says_why_nobody_is_there(
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         line = await running.logged("no backend")
         assert line["reason"] == f"{NAME} is not resolved (the name does not exist)"
-        assert (await status(running))["backends"] == []
+        assert (await running.status())["backends"] == []
         server.set(NAME, "A", "127.0.0.1")
-        await until(running, lambda found: len(urls(found)) == 1)
+        await running.shows(lambda found: len(urls(found)) == 1)
         answer = await get(running, Host="client.example")
         assert answer.status_code == 200
         # It is spoken to by its name, whatever the address.
@@ -215,7 +201,7 @@ async def test_service_records_with_ports_weights_and_one_that_stands_by(
         async with clients() as made:
             await made.connect_many(running.ws, 8)
             assert [(await each.stats())["sessions"] for each in started] == [6, 2, 0]
-        found = await status(running)
+        found = await running.status()
         assert {each["url"]: (each["weight"], each["standby"]) for each in found["backends"]} == {
             started[0].url: (3, False),
             started[1].url: (1, False),
@@ -249,8 +235,8 @@ async def test_a_certificate_is_for_the_name(tmp_path: Path, server: FakeNameSer
         clients() as made,
     ):
         await echo(await made.connect(running.ws), "over TLS")
-        found = await until(running, lambda each: each["backends"][0]["podName"] == "pod-1")
-        await until(running, lambda each: each["backends"][0]["health"]["up"] is True)
+        found = await running.shows(lambda each: each["backends"][0]["podName"] == "pod-1")
+        await running.shows(lambda each: each["backends"][0]["health"]["up"] is True)
         assert found["backends"][0]["reportProblem"] is None
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from tests.daemon.harness import (
-    PATIENCE,
     Backend,
     Daemon,
     backends,
@@ -56,24 +54,6 @@ async def over(tmp_path: Path, engine: Engine, **changes: Any) -> AsyncIterator[
         yield running
 
 
-async def status(running: Daemon) -> dict[str, Any]:
-    async with http_client(uds=running.document["control"]["socket"]) as client:
-        document: dict[str, Any] = (await client.get("http://control/status")).json()
-        return document
-
-
-async def until(running: Daemon, holds: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Return the status once it is as it should be."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            seen = len(running.running.lines)
-            document = await status(running)
-            if holds(document):
-                return document
-            with trio.move_on_after(0.2):  # not all that is shown is also logged
-                await running.running.line("", after=seen)
-
-
 def servers(document: dict[str, Any], service: str = "chat@docker") -> set[str]:
     return {each["url"] for each in document["backends"] if each["service"] == service}
 
@@ -99,22 +79,21 @@ async def test_replicas_come_and_go_and_sessions_stay(tmp_path: Path) -> None:
             replica(engine, two, "chat-2")
             late = replica(engine, three, "chat-3")
             engine.turn(late, "starting")
-            await until(
-                running,
+            await running.shows(
                 lambda now: (
                     servers(now) == {one.url, two.url}
                     and docker(now)["containers"] == {"used": 2, "ignored": 1, "bad": 0}
                 ),
             )
             engine.turn(late, "healthy")
-            await until(running, lambda now: servers(now) == {one.url, two.url, three.url})
+            await running.shows(lambda now: servers(now) == {one.url, two.url, three.url})
             others = await made.connect_many(f"{running.ws}/ws", 5)
-            document = await status(running)
+            document = await running.status()
             live = [each["live"] for each in document["backends"]]
             assert (sum(live), min(live) > 0) == (6, True)
             # The first one stops being offered; its sessions live as long as it does.
             engine.turn(first, "unhealthy")
-            await until(running, lambda now: servers(now) == {two.url, three.url})
+            await running.shows(lambda now: servers(now) == {two.url, three.url})
             await echo(session, "still here")
             engine.stop(first)
             await running.logged("container left out", container="chat-1", reason="is unhealthy")
@@ -140,7 +119,7 @@ async def test_sessions_of_a_container_that_goes_are_drained(tmp_path: Path) -> 
         replica(engine, two, "chat-2", **wanted)
         async with over(tmp_path, engine) as running:
             sessions = await made.connect_many(f"{running.ws}/ws", 20)
-            before = {each["url"]: each["live"] for each in (await status(running))["backends"]}
+            before = {each["url"]: each["live"] for each in (await running.status())["backends"]}
             there, elsewhere = before[one.url], before[two.url]
             assert there + elsewhere == 20
             assert min(there, elsewhere) > 5
@@ -157,7 +136,7 @@ async def test_sessions_of_a_container_that_goes_are_drained(tmp_path: Path) -> 
             for each in sessions:
                 if not each.closed:
                     await echo(each, "not disturbed")
-            document = await status(running)
+            document = await running.status()
             assert servers(document) == {two.url}
             assert [each["live"] for each in document["backends"]] == [elsewhere]
             # Those that come again find the other one.
@@ -181,7 +160,7 @@ async def test_what_is_bad_is_shown_with_its_name(tmp_path: Path) -> None:
             "typo-1",
             **{"traefik.http.routers.other.rule": "Hots(`a`)", "traefik.http.routers.chat.rul": "x"},
         )
-        document = await until(running, lambda now: docker(now)["containers"]["bad"])
+        document = await running.shows(lambda now: docker(now)["containers"]["bad"])
         assert servers(document) == {one.url}
         (shown,) = docker(document)["bad"]
         assert shown["name"] == "typo-1"
@@ -204,7 +183,7 @@ async def test_what_is_bad_is_shown_with_its_name(tmp_path: Path) -> None:
         await echo(await made.connect(f"{running.ws}/ws"), "hello")
         # Once it is gone, so is what was said of it.
         engine.stop(bad)
-        document = await until(running, lambda now: not docker(now)["containers"]["bad"])
+        document = await running.shows(lambda now: not docker(now)["containers"]["bad"])
         assert [each["name"] for each in document["routers"]] == ["chat@docker"]
         await running.logged("container gone", container="typo-1")
 
@@ -213,27 +192,27 @@ async def test_an_engine_that_is_away(tmp_path: Path) -> None:
     engine = Engine()
     path = tmp_path / "docker.sock"
     async with backends(2) as (one, two), over(tmp_path, engine) as running, clients() as made:
-        await until(running, lambda now: docker(now)["state"] == "away")
+        await running.shows(lambda now: docker(now)["state"] == "away")
         assert (
-            docker(await status(running))["reason"]
+            docker(await running.status())["reason"]
             == "GET /version: cannot connect: No such file or directory"
         )
         replica(engine, one, "chat-1")
         async with serve(engine, path):
             running.running.signal(signal.SIGHUP)  # it would be tried again anyhow, later
-            await until(running, servers)
+            await running.shows(servers)
             session = await made.connect(f"{running.ws}/ws")
-        document = await until(running, lambda now: docker(now)["state"] == "away")
+        document = await running.shows(lambda now: docker(now)["state"] == "away")
         assert servers(document) == {one.url}
         await echo(session, "hello")
         await echo(await made.connect(f"{running.ws}/ws"), "new")
         # A reload keeps what is known, and tries again.
         replica(engine, two, "chat-2")
         await running.reload(count=running.log("configuration reloaded")[-1]["reloads"] + 1)
-        assert servers(await status(running)) == {one.url}
+        assert servers(await running.status()) == {one.url}
         async with serve(engine, path):
             running.running.signal(signal.SIGHUP)
-            await until(running, lambda now: servers(now) == {one.url, two.url})
+            await running.shows(lambda now: servers(now) == {one.url, two.url})
             await echo(session, "still here")
 
 
@@ -252,11 +231,11 @@ async def test_files_and_containers_together(tmp_path: Path) -> None:
         }
         running.write()
         await running.reload(count=1)
-        (disabled,) = (await status(running))["routers"]
+        (disabled,) = (await running.status())["routers"]
         assert disabled["status"] == "disabled"
         assert "the labels of a container define it" in disabled["error"][0]
         replica(engine, one, "chat-1", **{"traefik.http.routers.chat.middlewares": "limit@file"})
-        document = await until(running, lambda now: len(now["routers"]) == 2)
+        document = await running.shows(lambda now: len(now["routers"]) == 2)
         assert {each["name"]: each["middlewares"] for each in document["routers"]} == {
             "mine": [],
             "chat@docker": ["limit"],
@@ -266,5 +245,5 @@ async def test_files_and_containers_together(tmp_path: Path) -> None:
         del running.document["providers"]["docker"]
         running.write()
         running.running.signal(signal.SIGHUP)  # the next reload may be one for a container still
-        document = await until(running, lambda now: not now["configuration"]["providers"])
+        document = await running.shows(lambda now: not now["configuration"]["providers"])
         assert servers(document) == set()

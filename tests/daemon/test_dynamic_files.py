@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, http_client
+from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo
 
 pytestmark = pytest.mark.daemon
 
@@ -45,18 +45,12 @@ async def with_directory(tmp_path: Path, **files: str) -> AsyncIterator[tuple[Da
         yield running, folder
 
 
-async def status(running: Daemon) -> dict[str, Any]:
-    async with http_client(uds=running.document["control"]["socket"]) as client:
-        document: dict[str, Any] = (await client.get("http://control/status")).json()
-        return document
-
-
 async def until(running: Daemon, **expected: tuple[str, str]) -> dict[str, Any]:
     """Return the status once the files are as `expected`: state and version in force by the file's name."""
     with trio.fail_after(PATIENCE):
         while True:
             seen = len(running.running.lines)
-            document = await status(running)
+            document = await running.status()
             files = {
                 Path(each["path"]).stem: (each["state"], each["inForce"])
                 for each in document["configuration"]["files"]

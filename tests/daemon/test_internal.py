@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,7 @@ def entry(world: World, name: str) -> EntryPointRuntime:
     return world.proxy.runtime.entry_points[name]
 
 
-async def ask(
-    world: World,
-    request: RequestHead,
-    *,
-    name: str = "web",
-    peer: str | None = LOCAL,
-    keep_alive: bool = True,
-) -> bytes | None:
-    return await pages.ask(world, request, name=name, peer=peer, keep_alive=keep_alive)
+ask = partial(pages.ask, name="web")
 
 
 async def test_a_program_gets_json(world: World) -> None:

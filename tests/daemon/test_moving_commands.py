@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import trio
 
 from tests.daemon.harness import PATIENCE, Daemon, Running, backends, daemon
 from tests.daemon.shell import Operator, at_a_terminal
+from tests.daemon.waiting import eventually
 
 pytestmark = pytest.mark.daemon
 
@@ -39,12 +41,8 @@ async def finished(clients: Running) -> dict[str, Any]:
 
 async def settled(operator: Operator, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Return the status as soon as it fits."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            status: dict[str, Any] = await operator.json("status")
-            if fits(status):
-                return status
-            await trio.sleep(0.05)
+    status: dict[str, Any] = await eventually(partial(operator.json, "status"), fits)
+    return status
 
 
 def live(status: dict[str, Any]) -> list[int]:
@@ -108,10 +106,14 @@ async def test_ctrl_c_and_all_of_them(tmp_path: Path) -> None:
             with trio.fail_after(PATIENCE):
                 assert await process.wait() == 130
             await see("the drain goes on; `trio-wsb ready")
+        total = (await operator.json("sessions", "--limit", "1"))["total"]
         (drain,) = (await operator.curl("GET", "/drain")).json()["drains"]
-        assert drain["state"] == "draining"
-        # One a second is told to go, and is soon back: the drain has not rushed because nobody looks.
-        assert (await operator.json("sessions", "--limit", "1"))["total"] > CLIENTS // 2
+        assert (drain["state"], drain["total"], drain["cut"]) == ("draining", CLIENTS // 2, 0)
+        assert drain["left"] + drain["ended"] == drain["total"]
+        # One a second is told to go, also when nobody looks on. Each is away for a moment, or there already twice.
+        told = drain["ended"] + drain["closing"]
+        assert told <= drain["duration"] + 1
+        assert abs(total - CLIENTS) <= told
         _, out, _ = await operator.run("sessions", "--backend", first, "--limit", "1")
         assert "(draining)" in out
         # With the other one gone too there is nowhere to go, and the log says why.

@@ -14,6 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from tests.daemon.harness import Backend, Daemon, backends, clients, daemon, echo, free_port, http_client
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
 
@@ -188,10 +189,7 @@ async def test_a_client_that_ignores_the_close_is_cut_at_the_end_of_the_grace_pe
     ):
         stream = await trio.open_tcp_stream("127.0.0.1", running.port)
         async with stream:
-            await stream.send_all(
-                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
+            await stream.send_all(opening())
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
             running.running.signal(signal.SIGTERM)
             assert await running.running.exit() == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backends, clients, daemon, echo, http_client
+from tests.daemon.harness import Backend, backends, clients, daemon, echo, http_client
+from tests.daemon.waiting import eventually, sessions
 from trio_wsb.balancing.sticky import sticky_value
 
 pytestmark = pytest.mark.daemon
@@ -25,16 +26,6 @@ def balancer(*started: Backend, **keys: Any) -> dict[str, Any]:
     return {"loadBalancer": {"servers": [{"url": each.url} for each in started], **keys}}
 
 
-async def sessions(started: list[Backend]) -> list[int]:
-    return [(await each.stats())["sessions"] for each in started]
-
-
-async def status(running: Daemon) -> dict[str, Any]:
-    async with http_client(uds=running.document["control"]["socket"]) as client:
-        found: dict[str, Any] = (await client.get("http://localhost/status")).json()
-        return found
-
-
 @pytest.mark.parametrize("mode", ["http", "websocket"])
 async def test_checks_take_a_dead_backend_out_and_a_reload_remembers(tmp_path: Path, mode: str) -> None:
     async with backends(2) as started:
@@ -45,12 +36,11 @@ async def test_checks_take_a_dead_backend_out_and_a_reload_remembers(tmp_path: P
             assert line["reason"]
             await running.reload(count=1)
             await made.connect_many(running.ws, 10)
-            with trio.fail_after(PATIENCE):
-                while await sessions(started[1:]) != [10]:  # a check is a session too, for a moment
-                    await trio.sleep(0.05)
+            # A check is a session too, for a moment.
+            await eventually(partial(sessions, started[1:]), lambda counts: counts == [10])
             assert {line["tries"] for line in running.log("session opened")} == {1}
             assert len(running.log("backend down")) == 1
-            states = {each["url"]: each["state"] for each in (await status(running))["backends"]}
+            states = {each["url"]: each["state"] for each in (await running.status())["backends"]}
             assert states == {started[0].url: "down", started[1].url: "ready"}
             started[1].running.process.kill()
             await running.logged("backend down", backend=started[1].url)
@@ -94,7 +84,7 @@ async def test_failover_weighted_and_sticky(tmp_path: Path) -> None:
             await running.logged("backend down", backend=main.url)
             await made.connect_many(running.ws, 4)
             assert await sessions([spare, canary]) == [3, 3]
-            kinds = {each["name"]: each["strategy"] for each in (await status(running))["services"]}
+            kinds = {each["name"]: each["strategy"] for each in (await running.status())["services"]}
             assert kinds["all"] == "weighted"
             assert kinds["stable"] == "failover"
 
@@ -111,15 +101,11 @@ async def test_a_mirror_gets_the_clients_messages(tmp_path: Path) -> None:
             connection = await made.connect(running.ws)
             for number in range(20):
                 await echo(connection, f"message {number}")
-            with trio.fail_after(PATIENCE):
-                while (await started[1].stats())["messages"] < 20:
-                    await trio.sleep(0.02)
+            await eventually(started[1].stats, lambda stats: stats["messages"] == 20)
             assert await sessions(started) == [1, 1]
             await connection.aclose()
-            with trio.fail_after(PATIENCE):
-                while await sessions(started) != [0, 0]:
-                    await trio.sleep(0.02)
-            assert (await status(running))["mirrors"] == {"running": 0, "begun": 1, "dropped": {}}
+            await eventually(partial(sessions, started), lambda counts: counts == [0, 0])
+            assert (await running.status())["mirrors"] == {"running": 0, "begun": 1, "dropped": {}}
 
 
 async def test_a_storm_passes_a_narrow_door(tmp_path: Path) -> None:

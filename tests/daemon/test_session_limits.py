@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def asked(running: Daemon) -> None:
     """One client reads what it is sent and makes nothing of it, the other one answers, and lives."""
     with client(running, "asked") as alive, client(running, "asked") as deaf:
         deaf.protocol.receive_data = ignore  # type: ignore[method-assign]
-        ended = wait_for(lambda: running.log("session ended"), "asked")
+        ended = trio.from_thread.run(partial(running.logged, "session ended", service="asked"))
         assert (ended["cause"], ended["closeCode"]) == ("client_ping_timeout", 1001)
         echo(alive, "still here")
         deaf.socket.close()
@@ -123,18 +123,6 @@ def asked(running: Daemon) -> None:
 
 def ignore(data: bytes | bytearray) -> None:
     """Make nothing of what was received."""
-
-
-def wait_for(lines: Callable[[], list[dict[str, Any]]], service: str) -> dict[str, Any]:
-    """Return the first of `lines` that is of `service`, from a thread."""
-
-    def found() -> Iterator[dict[str, Any]]:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            yield from (line for line in lines() if line["service"] == service)
-            time.sleep(0.05)
-
-    return next(found())
 
 
 @pytest.mark.parametrize("relay", ["stream", pytest.param("kernel", marks=needs_kernel)])

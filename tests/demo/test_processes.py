@@ -67,25 +67,18 @@ def test_backend_and_client_part_in_peace(number: signal.Signals) -> None:
         assert backend.stderr.read() == ""
 
 
-def test_a_backend_that_ends_costs_the_client_its_sessions_and_status_1() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1001), (signal.SIGKILL, 1006)])
+def test_a_backend_that_ends_costs_the_client_its_sessions_and_status_1(
+    number: signal.Signals, code: int
+) -> None:
     with demo_backend() as (backend, url), process("demo-client", "--url", url, "--clients", "3") as client:
         assert client.stdout is not None
         while "open 3/3" not in (line := client.stdout.readline()):
             assert line
-        backend.terminate()
+        backend.send_signal(number)
         out, _ = client.communicate(timeout=30)
-        assert "sessions lost:   3 (1001: 3)" in out
+        assert f"sessions lost:   3 ({code}: 3)" in out
         assert client.returncode == 1
-
-
-def test_kill_is_an_abnormal_closure() -> None:
-    with demo_backend() as (backend, url), process("demo-client", "--url", url, "--clients", "3") as client:
-        assert client.stdout is not None
-        while "open 3/3" not in (line := client.stdout.readline()):
-            assert line
-        backend.kill()
-        out, _ = client.communicate(timeout=30)
-        assert "sessions lost:   3 (1006: 3)" in out
 
 
 def test_a_client_without_a_server_says_why() -> None:

@@ -34,8 +34,7 @@ MIDDLEWARES: Final[dict[str, Any]] = {
     "flight-2": {"inFlightReq": {"amount": 2}},
     "flight-3": {"inFlightReq": {"amount": 1, "sourceCriterion": {"ipStrategy": {"depth": 0}}}},
     "flight-4": {"inFlightReq": {"amount": 1, "sourceCriterion": {"requestHeaderName": "X-Key"}}},
-    # The request before is in flight for a moment still when its client has the whole answer.
-    "flight-5": {"inFlightReq": {"amount": 3}},
+    "flight-5": {"inFlightReq": {"amount": 2}},
     "breaker-1": {"circuitBreaker": {"expression": "NetworkErrorRatio() > 0.3", "checkPeriod": "1ms"}},
     "breaker-2": {"circuitBreaker": {"expression": "ResponseCodeRatio(500, 600, 0, 600) > 0.3", "checkPeriod": "1ms"}},
     "breaker-3": {"circuitBreaker": {"expression": "NetworkErrorRatio() > 0.3", "checkPeriod": "1ms", "responseCode": 504}},
@@ -70,7 +69,7 @@ CASES: Final = [
     case("rate limit with fields", get(), get(), through=("h-response", "rate-9")),
     case("rate limit off", *times(5, get()), through="rate-off"),
     case("rate limit of milliseconds", get(), get(), through="rate-ms"),
-    case("in flight below the limit", ws(hold=True), get(), post(b"x"), through="flight-5"),
+    case("in flight at the limit, one after the other", ws(hold=True), *times(20, get()), *times(5, post(b"x")), through="flight-5"),
     case("in flight beside a session", ws(hold=True), get(), ws(), through="flight-1"),
     case("in flight beside two sessions", ws(hold=True), ws(hold=True), ws(), through="flight-2"),
     case("in flight by address", ws(hold=True), ws(source=TRUSTED), ws(), through="flight-3"),

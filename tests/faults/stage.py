@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from tests.daemon.harness import (
     free_port,
     http_client,
 )
+from tests.daemon.waiting import eventually
+from tests.opening import opening
 
 RELAYS = ("stream", "kernel")
 """Who may move the bytes; where the kernel cannot, its sessions are the daemon's too, and the tests hold all the same."""
@@ -39,15 +41,6 @@ PER_RELAY = 3
 WHOAMI = '{"trio-wsb": "whoami"}'
 
 Document = dict[str, Any]
-
-
-async def eventually(true: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait until `true` says so, and fail with `what` when it never does."""
-    with trio.move_on_after(PATIENCE):
-        while not await true():
-            await trio.sleep(0.05)
-        return
-    raise AssertionError(f"never came true: {what}")
 
 
 def balancers(name: str, urls: Sequence[str], **keys: Any) -> Document:
@@ -78,7 +71,7 @@ class Bystanders:
         async def done() -> bool:
             return all(count >= want for count, want in zip(self.echoed, wanted, strict=True))
 
-        await eventually(done, "the healthy sessions go on")
+        await eventually(done, what="the healthy sessions go on")
 
 
 class World:
@@ -123,7 +116,7 @@ class World:
             view = await self.backend(url)
             return all(view[key] == value for key, value in wanted.items())
 
-        await eventually(true, f"{url} has {wanted}")
+        await eventually(true, what=f"{url} has {wanted}")
 
     def logged(self, msg: str, **fields: object) -> list[Document]:
         """Return the lines so far with this message and these fields."""
@@ -164,14 +157,6 @@ class World:
             except ConnectionClosed:
                 pass
         await trio.aclose_forcefully(connection._stream)
-
-
-def opening(path: str) -> bytes:
-    """Return a client's opening handshake."""
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ).encode()
 
 
 @asynccontextmanager
@@ -253,6 +238,6 @@ async def judge(found: World, *, back_to_start: bool) -> None:
             and found.open_descriptors() <= found.descriptors
         )
 
-    await eventually(nothing_left, "counts and descriptors are back where they began")
+    await eventually(nothing_left, what="counts and descriptors are back where they began")
     ended = (await found.status())["sessions"]
     assert ended["opened"] == ended["open"] + sum(ended["ended"].values()), "each session ended once"

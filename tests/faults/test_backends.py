@@ -10,8 +10,10 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from tests.daemon.harness import PATIENCE, backend, backends, echo
+from tests.daemon.waiting import eventually
 from tests.faults.servers import accept_session, reset, server
-from tests.faults.stage import RELAYS, World, balancers, eventually, world
+from tests.faults.stage import RELAYS, World, balancers, world
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
 
@@ -45,7 +47,7 @@ async def test_a_backend_is_killed(tmp_path: Path) -> None:
         await found.daemon.running.line(
             lambda line: victim.url in line and ("backend drops sessions" in line or "backend failed" in line)
         )
-        await eventually(lambda: ended(found, EACH), "its sessions ended")
+        await eventually(lambda: ended(found, EACH), what="its sessions ended")
         lines = found.logged("session ended", backend=victim.url)
         assert [line["cause"] for line in lines] == ["backend_lost"] * EACH
         view = await found.backend(victim.url)
@@ -59,7 +61,7 @@ async def eventually_one_line(found: World, msg: str, url: str) -> None:
     async def there() -> bool:
         return len(found.logged(msg, backend=url)) >= 1
 
-    await eventually(there, f"a line {msg}")
+    await eventually(there, what=f"a line {msg}")
     assert len(found.logged(msg, backend=url)) <= len(RELAYS)
 
 
@@ -101,7 +103,9 @@ async def test_a_backend_is_stopped_for_good(tmp_path: Path) -> None:
                     nursery.start_soon(flood, connection)
                 for connection in opened:
                     await found.lost(connection)
-                await eventually(lambda: ended(found, len(opened) + len(bulky)), "the flooded ones ended too")
+                await eventually(
+                    lambda: ended(found, len(opened) + len(bulky)), what="the flooded ones ended too"
+                )
                 nursery.cancel_scope.cancel()
             causes = [line["cause"] for line in found.logged("session ended")]
             assert sorted(causes) == ["backend_ping_timeout"] * len(opened) + ["backend_write_timeout"] * len(
@@ -141,12 +145,7 @@ async def test_a_backend_resets_in_the_middle_of_a_frame(tmp_path: Path, part: b
         for relay in RELAYS:
             stream = await trio.open_tcp_stream("127.0.0.1", found.daemon.port)
             streams.append(stream)
-            await stream.send_all(
-                b"GET /chat-"
-                + relay.encode()
-                + b" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
+            await stream.send_all(opening(f"/chat-{relay}"))
             data = b""
             with trio.fail_after(PATIENCE):
                 while not data.endswith(part):
@@ -157,7 +156,7 @@ async def test_a_backend_resets_in_the_middle_of_a_frame(tmp_path: Path, part: b
             with trio.fail_after(PATIENCE):
                 assert await rest(stream) == b""
             await stream.aclose()
-        await eventually(lambda: ended(found, len(RELAYS)), "both sessions ended")
+        await eventually(lambda: ended(found, len(RELAYS)), what="both sessions ended")
         assert {line["cause"] for line in found.logged("session ended")} == {"backend_lost"}
 
 

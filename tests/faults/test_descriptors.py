@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from tests.daemon.harness import PATIENCE, Running, backend, echo
-from tests.faults.stage import balancers, eventually, opening, world
+from tests.daemon.waiting import eventually
+from tests.faults.stage import balancers, world
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
 
@@ -61,7 +63,7 @@ async def test_descriptors_run_out(tmp_path: Path) -> None:
             [entry] = [each for each in (await found.status())["entryPoints"] if each["name"] == "web"]
             return bool(entry["connections"] <= HEALTHY + 1)
 
-        await eventually(they_have_left, "who has gone gives back what was taken for it")
+        await eventually(they_have_left, what="who has gone gives back what was taken for it")
         await late.send_all(opening("/chat-stream"))
         assert (await answer(late)).startswith(b"HTTP/1.1 101 ")
         await late.aclose()
@@ -76,7 +78,7 @@ async def test_descriptors_run_out(tmp_path: Path) -> None:
             )
             return begun == over
 
-        await eventually(one_line_each, "each wait has an end")
+        await eventually(one_line_each, what="each wait has an end")
         assert len(found.logged("cannot accept connections, waiting")) <= 3
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.harness import Running, backend, echo
-from tests.faults.stage import RELAYS, World, balancers, eventually, world
+from tests.daemon.waiting import eventually
+from tests.faults.stage import RELAYS, World, balancers, world
 
 pytestmark = pytest.mark.daemon
 
@@ -75,7 +76,7 @@ async def test_a_disk_that_fills_up_and_is_cleared(tmp_path: Path) -> None:
             async def all_there() -> bool:
                 return len(lines(log)) >= 2 * SESSIONS
 
-            await eventually(all_there, "lines are written")
+            await eventually(all_there, what="lines are written")
             with pytest.raises(OSError, match="No space left"):
                 filler.write_bytes(b"x" * 2**20)
             # What is left of the last page takes some lines still.
@@ -85,14 +86,14 @@ async def test_a_disk_that_fills_up_and_is_cleared(tmp_path: Path) -> None:
             filler.unlink()
             line = await found.daemon.logged("access log is written again")
             assert line["linesLost"] == 0
-            await eventually(lambda: fine(found), "status says so too")
+            await eventually(lambda: fine(found), what="status says so too")
             sessions = len(found.logged("session ended"))
 
             async def every_one() -> bool:
                 ended = [json.loads(text) for text in lines(log)]
                 return [each["event"] for each in ended].count("session_ended") == sessions
 
-            await eventually(every_one, "no line is lost, and none is torn")
+            await eventually(every_one, what="no line is lost, and none is torn")
 
 
 async def fine(found: World) -> bool:

@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from tests.daemon.harness import backend, echo
+from tests.daemon.waiting import eventually
 from tests.faults.resolvconf import name_server
-from tests.faults.stage import RELAYS, World, balancers, eventually, world
+from tests.faults.stage import RELAYS, World, balancers, world
 from trio_wsb.net.resolver import LOOKUP_TIMEOUT, SYSTEM_TTL
 
 pytestmark = pytest.mark.daemon
@@ -81,7 +82,7 @@ async def test_name_servers_hang(tmp_path: Path) -> None:
                 session = await found.connect("/late-stream")
                 return (await found.whereabouts([session]))[0] == "one"
 
-            await eventually(reached, "the name that was not known is used")
+            await eventually(reached, what="the name that was not known is used")
             assert len(found.logged("name resolves again")) == 1
             assert found.logged("session ended") == []
 

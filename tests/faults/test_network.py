@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from tests.daemon.harness import PATIENCE, backend
+from tests.daemon.waiting import eventually
 from tests.faults.netns import host
 from tests.faults.servers import accept_session, server
-from tests.faults.stage import RELAYS, balancers, eventually, opening, world
+from tests.faults.stage import RELAYS, balancers, world
+from tests.opening import opening
 
 pytestmark = pytest.mark.daemon
 
@@ -38,7 +40,7 @@ async def test_a_backend_is_blackholed(tmp_path: Path) -> None:
                 there.silence()
                 await found.reaches(dark.url, live=0)
                 await eventually(
-                    lambda: ended(found.logged("session ended", backend=dark.url), 4), "four lines"
+                    lambda: ended(found.logged("session ended", backend=dark.url), 4), what="four lines"
                 )
                 causes = {line["cause"] for line in found.logged("session ended", backend=dark.url)}
                 assert causes == {"backend_ping_timeout"}

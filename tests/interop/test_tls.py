@@ -6,6 +6,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import trio
 import trustme
 
 from tests.daemon.harness import PATIENCE, Daemon, daemon, http_client
+from tests.daemon.waiting import eventually
 from tests.interop.peers.endpoint import LOST, End, Offer, RefusedError
 from tests.interop.peers.websocketspeer import WebsocketsPeer
 from tests.interop.peers.wsprotopeer import WsprotoEnd
@@ -94,9 +96,7 @@ async def check_that_it_works(running: Daemon, backend: DemoBackend) -> None:
         answer = await client.get(f"{running.url}/api/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         # The foreign connections that only a report can tell.
-        with trio.fail_after(PATIENCE):
-            while await connections(client, running) < FOREIGN:
-                await trio.sleep(0.02)
+        await eventually(partial(connections, client, running), lambda count: count >= FOREIGN)
     assert backend.metric_requests >= 1
     assert running.log("no fresh report") == []
     assert running.log("backend failed") == []

@@ -6,7 +6,7 @@ import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import trio
@@ -93,23 +93,15 @@ Pair = tuple[ByteChannel, ByteChannel]
 @asynccontextmanager
 async def socket_channels() -> AsyncIterator[Pair]:
     client, server = await tcp_pair()
-    ends = SocketChannel(client), SocketChannel(server)
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            end.close()
+    with closing(SocketChannel(client)) as near, closing(SocketChannel(server)) as far:
+        yield near, far
 
 
 @asynccontextmanager
 async def tls_channels() -> AsyncIterator[Pair]:
     client, server = await tls_pair()
-    ends = client, TLSChannel(server)
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            end.close()
+    with closing(client) as near, closing(TLSChannel(server)) as far:
+        yield near, far
 
 
 @asynccontextmanager

@@ -110,6 +110,19 @@ async def test_shutdown_ends_the_stream_for_the_peer(pair: Pair) -> None:
         one.send(b"more")
 
 
+async def test_an_end_is_seen_when_it_is_all_that_there_is(pair: Pair) -> None:
+    one, other = pair
+    assert not one.has_ended()
+    await send_all(other, b"x")
+    other.shutdown()
+    await one.wait_readable()
+    assert not one.has_ended()
+    assert await receive_all(one) == b"x"
+    assert one.has_ended() or not one.can_half_close  # TLS cannot tell without reading
+    one.close()
+    assert not one.has_ended()
+
+
 async def test_shutdown_leaves_the_other_direction_open_where_it_can(pair: Pair) -> None:
     one, other = pair
     one.shutdown()

@@ -288,6 +288,7 @@ class Stage:
         client = self.connect()
         await client.send(handshake(*lines))
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        await trio.testing.wait_all_tasks_blocked()  # the client has its 101 before the session begins
         return client
 
     @property

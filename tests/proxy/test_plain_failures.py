@@ -50,6 +50,19 @@ def watcher(seen: list[str]) -> Script:
     return script
 
 
+def streaming() -> tuple[Script, trio.Event]:
+    """Return a backend that begins an answer without an end, and the event of its connection's end."""
+    ended = trio.Event()
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await end.rest()
+        ended.set()
+
+    return script, ended
+
+
 # The request's body.
 
 
@@ -126,14 +139,7 @@ async def test_a_client_that_breaks_off_its_body_under_an_answer_frees_the_backe
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The answer has begun, so that there is no status any more to tell anybody."""
-    ended = trio.Event()
-
-    async def backend(end: End) -> None:
-        await end.head()
-        await end.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await end.rest()
-        ended.set()
-
+    backend, ended = streaming()
     async with staged(backend) as stage:
         client = stage.connect()
         await client.send(post(b"x" * 100)[:-50])
@@ -362,14 +368,7 @@ async def test_a_client_that_leaves_after_its_body_is_seen_too(
 async def test_a_client_that_leaves_a_stream_without_news_frees_the_backend(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    ended = trio.Event()
-
-    async def backend(end: End) -> None:
-        await end.head()
-        await end.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await end.rest()
-        ended.set()
-
+    backend, ended = streaming()
     async with staged(backend) as stage:
         client = stage.connect()
         await client.send(get())

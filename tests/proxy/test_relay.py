@@ -179,6 +179,72 @@ async def test_a_channel_that_cannot_half_close_ends_both(autojump_clock: trio.t
     assert bench.relay.cause is Cause.CLIENT_LOST
 
 
+@pytest.mark.only_relay("stream", "who has left already does not enter the kernel")
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_client_that_has_left_before_the_session_began(
+    answers: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The backend may leave at once, or say something first."""
+    (client, near), (far, backend) = memory_channel_pair(), memory_channel_pair()
+    sweeper, said = Sweeper(), frame(b"late") if answers else b""
+    relay = Relay(
+        near, far, scratch=memoryview(bytearray(SCRATCH_SIZE)), write_timeout=5, watch=sweeper.watch
+    )
+    client.shutdown()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweeper.run)
+
+        async def leave() -> None:
+            assert await receive_some(backend, bytearray(1)) == 0
+            if answers:
+                await trio.sleep(HALF_CLOSED_TIMEOUT - 2)
+                await send_all(backend, said)
+            backend.close()
+
+        nursery.start_soon(leave)
+        await relay.run()
+        nursery.cancel_scope.cancel()
+    assert relay.cause is Cause.CLIENT_LOST
+    assert relay.up.ended
+    assert relay.down.ended
+    heard = bytearray(100)
+    assert heard[: client.recv_into(heard)] == said
+    with pytest.raises(OSError, match="closed"):
+        far.send(b"x")
+
+
+@pytest.mark.only_relay("stream", "who has left already does not enter the kernel")
+async def test_a_client_that_has_left_and_a_backend_that_is_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    (client, near), (far, _backend) = memory_channel_pair(), memory_channel_pair()
+    sweeper = Sweeper()
+    relay = Relay(
+        near, far, scratch=memoryview(bytearray(SCRATCH_SIZE)), write_timeout=5, watch=sweeper.watch
+    )
+    client.shutdown()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweeper.run)
+        begun = trio.current_time()
+        await relay.run()
+        assert HALF_CLOSED_TIMEOUT - 1 <= trio.current_time() - begun <= HALF_CLOSED_TIMEOUT + 2
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.only_relay("stream", "nobody enters the kernel here")
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_session_that_is_cut_before_it_began(left: bool) -> None:
+    (client, near), (far, _backend) = memory_channel_pair(), memory_channel_pair()
+    relay = Relay(
+        near, far, scratch=memoryview(bytearray(SCRATCH_SIZE)), write_timeout=5, watch=lambda _: None
+    )
+    if left:
+        client.shutdown()
+    relay.cut(Cause.SHUTDOWN)
+    await relay.run()
+    assert relay.cause is Cause.SHUTDOWN
+
+
 @pytest.mark.only_relay(
     "stream", "with unread bytes TCP breaks off by a reset, which may destroy what was said"
 )

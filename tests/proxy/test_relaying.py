@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import trio
 import trio.testing
 
@@ -13,7 +14,7 @@ from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
 from trio_wsb.net.sockets import SocketChannel
 from trio_wsb.proxy.causes import Cause
 from trio_wsb.proxy.relay import SCRATCH_SIZE, Relay
-from trio_wsb.proxy.relaying import BUSY, MOST_WAITING, choose_relay
+from trio_wsb.proxy.relaying import BUSY, LEFT, MOST_WAITING, choose_relay
 
 
 class Flood(SocketChannel):
@@ -30,6 +31,43 @@ def test_too_much_waits_for_the_kernel_relay() -> None:
     relayed = choose_relay(table, "kernel", Flood(), Flood(), mirrored=False)
     assert (relayed.kind, relayed.reason) == ("stream", BUSY)
     assert len(relayed.client_early) == len(relayed.backend_early) == MOST_WAITING
+
+
+class Left(SocketChannel):
+    """A connection whose peer has said something and left."""
+
+    is_tcp = True
+
+    def __init__(self, said: bytes) -> None:
+        left = [said, b""]
+
+        def recv_into(buffer: bytearray) -> int:
+            data = left.pop(0)
+            buffer[: len(data)] = data
+            return len(data)
+
+        self.recv_into: Callable[..., int] = recv_into
+
+
+class Quiet(SocketChannel):
+    """A connection on which there is nothing yet."""
+
+    is_tcp = True
+
+    def __init__(self) -> None:
+        def recv_into(_: bytearray) -> int:
+            raise BlockingIOError
+
+        self.recv_into: Callable[..., int] = recv_into
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_who_has_left_does_not_enter_the_kernel(client: bool) -> None:
+    table = KernelTable.__new__(KernelTable)  # which nobody asks
+    ends = (Left(b"bye"), Quiet()) if client else (Quiet(), Left(b"bye"))
+    relayed = choose_relay(table, "kernel", *ends, mirrored=False)
+    assert (relayed.kind, relayed.reason) == ("stream", LEFT)
+    assert (relayed.client_early, relayed.backend_early) == ((b"bye", b"") if client else (b"", b"bye"))
 
 
 class Slow(MemoryChannel):

@@ -271,6 +271,7 @@ async def test_a_session_after_a_plain_request_on_the_same_connection(
         assert await client.head() == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         assert await client.exactly(2) == b"ok"
         assert await client.head() == SWITCHED
+        await trio.testing.wait_all_tasks_blocked()
         [session] = stage.proxy.sessions
         await trio.testing.wait_all_tasks_blocked()
         assert session.relay.up.scanner.messages == 1

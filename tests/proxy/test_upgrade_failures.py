@@ -178,6 +178,7 @@ async def test_counts_along_the_way(autojump_clock: trio.testing.MockClock) -> N
         await trio.testing.wait_all_tasks_blocked()
         assert stage.counts == [(0, 1)]
         await client.head()
+        await trio.testing.wait_all_tasks_blocked()
         assert stage.counts == [(1, 0)]
         client.close()
         await client.done.wait()

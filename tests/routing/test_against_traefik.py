@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from tests.daemon.harness import PATIENCE, Running, free_port, http_client
+from tests.daemon.waiting import eventually
 from tests.routing.cases import CASES, OURS_REFUSES, REFUSED, Case
 from tests.traefik.harness import traefik_program
 from trio_wsb.routing.rules import parse_rule
@@ -92,17 +94,16 @@ async def routers(
         Running.program(program, f"--configFile={directory / 'traefik.yml'}"),
         http_client() as client,
     ):
-        found: dict[str, Any] = {}
-        with trio.fail_after(PATIENCE):
-            while len(found) < len(rules):
-                await trio.sleep(0.02)
-                try:
-                    answer = await client.get(url)
-                except httpx.TransportError:
-                    continue
-                listed = answer.json() if answer.status_code == 200 else []
-                found = {router["name"]: router for router in listed if router["provider"] == "file"}
-        yield Routers(rules, port, found)
+
+        async def listed() -> dict[str, Any]:
+            try:
+                answer = await client.get(url)
+            except httpx.TransportError:
+                return {}  # it does not listen yet
+            found = answer.json() if answer.status_code == 200 else []
+            return {router["name"]: router for router in found if router["provider"] == "file"}
+
+        yield Routers(rules, port, await eventually(listed, lambda found: len(found) == len(rules)))
 
 
 async def test_the_real_traefik_does_what_the_table_says(tmp_path: Path) -> None:
@@ -110,9 +111,9 @@ async def test_the_real_traefik_does_what_the_table_says(tmp_path: Path) -> None
     wrong: list[str] = []
     async with routers(tmp_path, rules) as traefik:
         # The routers are listed a moment before they answer.
-        with trio.fail_after(PATIENCE):
-            while await traefik.ask(Case("PathPrefix(`/`)", True, True)) != TAKEN:
-                await trio.sleep(0.02)
+        await eventually(
+            partial(traefik.ask, Case("PathPrefix(`/`)", True, True)), lambda status: status == TAKEN
+        )
         for case in CASES:
             if traefik.refused(case.rule):
                 answer: bool | int | None = None

@@ -129,6 +129,9 @@ class TCPChannel(SocketChannel):
         check_open(self._sock)
         return sim_of(self._sock).channel.wait_writable()
 
+    def has_ended(self) -> bool:
+        return sim_of(self._sock).channel.has_ended()
+
     def close(self) -> None:
         self._sock.close()
 

@@ -261,6 +261,10 @@ class SimChannel(ByteChannel):
         flow.write(bytes(memoryview(data)[:count]))
         return count
 
+    def has_ended(self) -> bool:
+        flow = self.incoming
+        return flow.eof and not (self.closed or flow.inbox or flow.error)
+
     async def wait_readable(self) -> None:
         flow = self.incoming
         await trio.lowlevel.checkpoint()

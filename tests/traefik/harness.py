@@ -21,6 +21,7 @@ import yaml
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests.daemon.harness import PATIENCE, Backend, Clients, Daemon, Running, daemon, free_port, http_client
+from tests.daemon.waiting import eventually
 from trio_wsb.demo.connect import parse_target
 
 ETC = Path(__file__).parents[2] / "etc"
@@ -148,9 +149,7 @@ class Traefik:
 
     async def until(self, fits: Callable[[Status], bool]) -> None:
         """Wait until the state of the servers fits."""
-        with trio.fail_after(PATIENCE):
-            while not fits(await self.status()):
-                await trio.sleep(0.02)
+        await eventually(self.status, fits)
 
     async def _ask(self, what: str) -> dict[str, Any] | None:
         # What the API says is in force: it is exchanged together with the routers.
@@ -228,13 +227,4 @@ class Visitors(Clients):
         return connection
 
 
-@asynccontextmanager
-async def visitors() -> AsyncIterator[Visitors]:
-    async with trio.open_nursery() as nursery:
-        made = Visitors(nursery)
-        try:
-            yield made
-        finally:
-            with trio.move_on_after(PATIENCE, shield=True):
-                await made.close()
-            nursery.cancel_scope.cancel()
+visitors = Visitors.until_the_end

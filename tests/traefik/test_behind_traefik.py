@@ -6,6 +6,7 @@ import json
 import signal
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import trustme
 from trio_websocket import ConnectionRejected, WebSocketConnection
 
 from tests.daemon.harness import PATIENCE, Backend, Daemon, Running, backends, echo, free_port, http_client
+from tests.daemon.waiting import eventually, reports_arrived, sessions
 from tests.traefik.harness import Traefik, balancer, traefik_program, visitors
 from trio_wsb.demo.client import Client, ClientOptions
 from trio_wsb.demo.connect import open_session, parse_target
@@ -50,32 +52,15 @@ async def whoami(connection: WebSocketConnection) -> tuple[str, dict[str, str]]:
     return answer["backend"], dict(fields)
 
 
-async def sessions(started: Sequence[Backend]) -> list[int]:
-    return [(await backend.stats())["sessions"] for backend in started]
-
-
 async def until_sessions(started: Sequence[Backend], counts: Sequence[int]) -> None:
     """Wait until each backend has so many sessions."""
-    with trio.fail_after(PATIENCE):
-        while await sessions(started) != list(counts):
-            await trio.sleep(0.02)
-
-
-async def until_reported(started: Sequence[Backend]) -> None:
-    """Wait until the balancer knows every backend's count: one that asks again has taken the last answer."""
-    begun = [(await backend.stats())["metricRequests"] for backend in started]
-    with trio.fail_after(PATIENCE):
-        for backend, before in zip(started, begun, strict=True):
-            while (await backend.stats())["metricRequests"] < before + 2:
-                await trio.sleep(0.02)
+    await eventually(partial(sessions, started), lambda now: now == list(counts))
 
 
 async def until_ended(running: Daemon, count: int) -> list[dict[str, Any]]:
     """Return the lines of the sessions that ended, once there are `count`."""
-    with trio.fail_after(PATIENCE):
-        while len(ended := running.log("session ended")) < count:
-            await trio.sleep(0.02)
-    return ended
+    await running.running.line(lambda _: len(running.log("session ended")) >= count)
+    return running.log("session ended")
 
 
 async def open_and_close(url: str, answers: list[int]) -> None:
@@ -122,7 +107,7 @@ async def test_sessions_are_spread_by_reports_through_both(tmp_path: Path) -> No
     ):
         traefik = Traefik(tmp_path / "traefik", [running.url])
         async with traefik.running(), visitors() as made:
-            await until_reported(started)
+            await reports_arrived(started)
             for connection in await made.connect_many(traefik.ws, 120):
                 await echo(connection, "through both")
             own = await sessions(started)
@@ -141,7 +126,7 @@ async def test_moving_over_counts_the_sessions_that_traefik_still_has_by_itself(
             before = await made.connect_many(traefik.ws, 20)
             traefik.service["servers"] = [{"url": running.url}]
             await traefik.apply()
-            await until_reported(started)
+            await reports_arrived(started)
             await made.connect_many(traefik.ws, 40)
             # 20 old ones and 10 new ones, against 30 new ones.
             assert await sessions(started) == [30, 30]
@@ -365,7 +350,7 @@ async def test_a_killed_backend_is_named_in_our_log_and_not_in_traefiks(tmp_path
     ):
         traefik = Traefik(tmp_path / "traefik", [running.url])
         async with traefik.running() as process, trio.open_nursery() as nursery:
-            await until_reported(started)
+            await reports_arrived(started)
             client = load(traefik.ws, 60)
             nursery.start_soon(client.run)
             await until_open(client, 60)

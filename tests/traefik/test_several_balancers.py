@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon.harness import PATIENCE, Backend, Daemon, backend, daemon
+from tests.daemon.harness import Daemon, backend, daemon
+from tests.daemon.waiting import reports_arrived, sessions
 from tests.traefik.harness import Traefik, Visitors, traefik_program, visitors
 
 pytestmark = [
@@ -19,20 +20,7 @@ pytestmark = [
 ]
 
 INTERVAL = 2.0
-"""Seconds between two reports: longer than a burst takes, so that nobody sees what the others do in it."""
-
-
-async def sessions(started: list[Backend]) -> list[int]:
-    return [(await each.stats())["sessions"] for each in started]
-
-
-async def until_everybody_knows(started: list[Backend], rounds: int) -> None:
-    """Wait until each backend was asked so many times more by all three; one that asks again has taken the last answer."""
-    begun = [(await each.stats())["metricRequests"] for each in started]
-    with trio.fail_after(PATIENCE):
-        for each, before in zip(started, begun, strict=True):
-            while (await each.stats())["metricRequests"] < before + 3 * rounds:
-                await trio.sleep(0.05)
+"""Seconds between two reports. A burst takes about as long, or less, so that most of it goes by what was known before."""
 
 
 async def burst(made: Visitors, url: str, count: int) -> None:
@@ -54,11 +42,13 @@ async def test_three_daemons_keep_the_backends_even(tmp_path: Path) -> None:
         await stack.enter_async_context(traefik.running())
         made = await stack.enter_async_context(visitors())
 
-        await until_everybody_knows(started, rounds=1)
+        await reports_arrived(started, balancers=3)
         await burst(made, traefik.ws, 180)
         # Traefik takes them in turn, but for a request of its own health check now and then.
         assert all(len(each.log("session opened")) > 50 for each in balancers)
-        assert all(57 <= count <= 63 for count in await sessions(started))
+        # Nine reports come meanwhile, each with the part that the others had opened by then, so chance has a say: in the model
+        # of `bench.several` backends have 53 to 65, and up to 80 without the echo.
+        assert all(50 <= count <= 70 for count in await sessions(started))
 
         # One goes with its sessions and comes back empty. Each daemon sees the same gap of 60 and gets 40 clients: each could fill
         # most of it alone, and by itself would send all of them there, 120 in the end.
@@ -66,7 +56,7 @@ async def test_three_daemons_keep_the_backends_even(tmp_path: Path) -> None:
         gone.running.process.kill()
         await gone.running.exit()
         started.append(await stack.enter_async_context(backend(name="pod-2", port=gone.port)))
-        await until_everybody_knows(started, rounds=2)
+        await reports_arrived(started, balancers=3)
         await burst(made, traefik.ws, 120)
         counts = await sessions(started)
         assert sum(counts) == 240

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import httpx
 import structlog
 import trio
 
 from trio_wsb.addresses import ListenAddress
-from trio_wsb.background.counts import CountRefresher
+from trio_wsb.background.counts import CountRefresher, system_context
 from trio_wsb.background.health import HealthChecker
 from trio_wsb.balancing.backend import BackendTable
 from trio_wsb.balancing.counts import CountTable
@@ -114,6 +115,8 @@ class Supervisor:
         self._backends = BackendTable()
         self._counts = CountTable()
         self._refresher = CountRefresher(self._counts, self._backends, rng=rng)
+        # httpx loads the half of itself with its first transport: 30 ms, that would be in the way of the first sessions.
+        httpx.AsyncHTTPTransport(verify=system_context(), trust_env=False)
         self._health = HealthTable()
         self._checker = HealthChecker(self._health, rng=rng)
         drains = DrainTable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -12,10 +13,11 @@ from attrs import frozen
 from trio_wsb.addresses import IPAddress
 from trio_wsb.http.head import RequestHead
 from trio_wsb.http.headers import Field, Headers
-from trio_wsb.http.names import HOP_BY_HOP, hop_by_hop, is_disguised, is_forwarding
+from trio_wsb.http.names import HOP_BY_HOP, ORDINARY, is_disguised, is_forwarding, nominated
 
 _HANDSHAKE: Final = "sec-websocket-"
 _CONNECTION_OPTIONS: Final = frozenset({"upgrade", "close"})
+_DROPPED_BUT_UPGRADE: Final = HOP_BY_HOP - {"upgrade"}
 _TEXTS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -55,7 +57,7 @@ class Request:
 
     def with_headers(self, headers: Headers) -> Request:
         """Return the request with other fields; authority and host stay what the client asked for."""
-        return attrs.evolve(self, head=attrs.evolve(self.head, headers=headers))
+        return Request(self.head.with_headers(headers), self.peer, self.secure, self.upgrade, self.withheld)
 
     def with_path(self, path: str) -> Request:
         """Return the request with another path, escaped as in a request target; the query stays."""
@@ -84,20 +86,19 @@ def received(head: RequestHead, *, trusted: bool) -> RequestHead:
     so are fields that pass for others at a backend, and, unless the peer is `trusted`, what says who the client is.
     """
     headers = head.headers
-    dropped = hop_by_hop(headers)
     options = [token for token in headers.tokens("connection") if token in _CONNECTION_OPTIONS]
-    if "upgrade" in options:
-        dropped.discard("upgrade")
+    dropped, ordinary = _DROPPED_BUT_UPGRADE if "upgrade" in options else HOP_BY_HOP, ORDINARY
+    if ended := nominated(headers):
+        dropped, ordinary = dropped.union(ended), ORDINARY.difference(ended)
     fields = [
-        (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in dropped
-        and not is_disguised(lower)
-        and (trusted or not is_forwarding(lower))
+        line
+        for lower, line in headers.named()
+        if lower in ordinary
+        or not (lower in dropped or is_disguised(lower) or (not trusted and is_forwarding(lower)))
     ]
     if options:
         fields.append(("Connection", ", ".join(map(canonical, options))))
-    return attrs.evolve(head, headers=Headers(fields))
+    return head.with_headers(Headers(fields))
 
 
 def is_protected(lower: str) -> bool:
@@ -110,11 +111,12 @@ def is_protected(lower: str) -> bool:
 
 def edited(headers: Headers, removed: Collection[str], added: Iterable[Field] = ()) -> Headers:
     """Return a copy without the fields `removed` (names in lower case) and with the fields `added` at the end."""
-    fields = [each for each in headers if each[0].lower() not in removed]
+    fields = [line for lower, line in headers.named() if lower not in removed]
     fields.extend(added)
     return Headers(fields)
 
 
+@lru_cache(maxsize=64)
 def canonical(name: str) -> str:
     """Return the name of a field in its customary case: ``x-real-ip`` is ``X-Real-Ip``."""
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))

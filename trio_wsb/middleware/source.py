@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import frozen
 
-from trio_wsb.addresses import IPAddress, IPNetwork, Networks, parse_ip
+from trio_wsb.addresses import IPAddress, IPNetwork, Networks, ip_text, parse_ip
 from trio_wsb.middleware.exchange import Request
 from trio_wsb.middleware.options import FIELD_NAME, OptionProblem, between, option
 
@@ -103,7 +103,7 @@ class ClientAddress:
         if self._excluded is not None:
             return self._outside(request, self._excluded)
         if not self._depth:
-            return "" if request.peer is None else str(self._network(request.peer))
+            return "" if request.peer is None else ip_text(self._network(request.peer))
         entries = _entries(request)
         if len(entries) < self._depth:
             return ""

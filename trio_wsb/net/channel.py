@@ -91,6 +91,10 @@ class ByteChannel(ABC):
         a full one has left over.
         """
 
+    def has_ended(self) -> bool:
+        """Whether the peer's end is all that there is to read. False where that cannot be told without reading."""
+        return False
+
     # What else a channel does whose bytes somebody else may move on, as `trio_wsb.net.kernel` can.
 
     def follow(self, scanner: FrameScanner, early: int) -> None:  # noqa: B027 - nothing to do for the others

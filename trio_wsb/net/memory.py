@@ -67,6 +67,10 @@ class MemoryChannel(ByteChannel):
         pipe.wake()
         return count
 
+    def has_ended(self) -> bool:
+        pipe = self._incoming
+        return pipe.eof and not (pipe.buffer or pipe.lost or self._closed)
+
     async def wait_readable(self) -> None:
         pipe = self._incoming
         await trio.lowlevel.checkpoint()

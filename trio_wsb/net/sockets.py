@@ -151,6 +151,12 @@ class SocketChannel(ByteChannel):
         check_open(self._sock)
         return trio.lowlevel.wait_writable(self._sock)
 
+    def has_ended(self) -> bool:
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except OSError:  # that there is nothing, or that it broke, which the next receive says
+            return False
+
     def shutdown(self) -> None:
         try:
             self._sock.shutdown(socket.SHUT_WR)

@@ -15,7 +15,6 @@ from functools import partial
 
 import structlog
 import trio
-from attrs import evolve
 
 from trio_wsb.errors import BadRequest, HTTPError
 from trio_wsb.http.answers import content_size, error_response, framed_response
@@ -359,14 +358,13 @@ class Connection:
           Answered: one of them answers it.
 
         """
-        request = Request(
-            head, self._peer.address, secure=self._peer.secured is not None, upgrade=record.upgrade
-        )
+        peer = self._peer
+        if steps:
+            head = received(head, trusted=entry.policy.trusts(peer.address))
+        request = Request(head, peer.address, secure=peer.secured is not None, upgrade=record.upgrade)
         self._passage = passage = Passage(request, record)
         record.stage = Stage.MIDDLEWARE
         if steps:
-            vetted = received(head, trusted=entry.policy.trusts(self._peer.address))
-            passage.request = evolve(passage.request, head=vetted)
             await passage.run(steps)
         return passage
 

@@ -80,7 +80,7 @@ async def proxy_request(request: ProxiedRequest) -> bool:
             raise
         finally:
             upstream.close()
-            if not counted_out:
+            if not (counted_out or exchange.over):
                 backend.handshake_ended(trio.current_time() if exchange.answered else None)
 
 
@@ -102,6 +102,8 @@ class _Exchange:
         self._head_scope = trio.CancelScope()
         self.answered = False
         """Whether the backend has given its final answer, as far as its head."""
+        self.over = False
+        """Whether the client has all of it, and the attempt is counted out for that."""
 
     async def run(self) -> bool:
         """Send the request and pass the response on, as `proxy_request` says."""
@@ -138,7 +140,12 @@ class _Exchange:
         request.record.origin_answered(answer.status, answer.headers, trio.current_time())
         # Where a body that nobody wants ends, only its sender could say: no further request can be found then.
         keep_alive = request.head.keep_alive and self._body_sent and not request.proxy.stopping
-        return await forward_response(request, self._upstream, answer, reader, keep_alive=keep_alive)
+        keep_alive = await forward_response(request, self._upstream, answer, reader, keep_alive=keep_alive)
+        if self._body_sent:  # else the rest of it is still being written to the backend
+            self._upstream.close()
+            self._backend.handshake_ended(trio.current_time())
+            self.over = True
+        return keep_alive
 
     async def _receive_answer(self, reader: ResponseReader) -> ResponseHead:
         """Return the final response head; interim ones are passed on (RFC 9110 section 15.2)."""
@@ -225,6 +232,8 @@ async def forward_response(
 ) -> bool:
     """Pass a final response on, head and body; whether the client's connection can serve another request.
 
+    What the middlewares took for the request is given back with the last byte.
+
     Args:
       request: what it answers.
       upstream: where the body comes from; stays the caller's.
@@ -281,6 +290,9 @@ async def forward_response(
         payload = gzip.finish()
         record.bytes_out += len(payload)
         await to_client(request, _chunk(payload, framing, last=True))
+    # The client may ask again as soon as it has the last byte: what this request took must be free by then, so there is no
+    # checkpoint between that byte and here, nor until the caller has counted the attempt out.
+    request.passage.remains.end()
     return keep_alive
 
 

@@ -58,6 +58,7 @@ class Relay:
 
     __slots__ = (
         "_close",
+        "_cut",
         "_deadline",
         "_guard",
         "_limits",
@@ -124,6 +125,7 @@ class Relay:
         """Whether we have begun to end it."""
         # Code and reason of the Close for a backend that gets no other.
         self._close: tuple[int, str] | None = None
+        self._cut = False
         self._telling: int | None = None  # the code to be recorded where the two sides get different ones
         self._limits = limits
         self._guard: Guard | None = None
@@ -138,7 +140,11 @@ class Relay:
         if self._limits is not NO_LIMITS:
             self._begin_limits()
         try:
+            if self.client.has_ended() and await self._both_have_left():
+                return
             async with trio.open_nursery() as self._nursery:
+                if self._cut:
+                    self.cut()
                 self._nursery.start_soon(self.down.run, name=_DOWN)
                 await self.up.run()
         finally:
@@ -147,6 +153,22 @@ class Relay:
             self.close()
             self.up.leave()
             self.down.leave()
+
+    async def _both_have_left(self) -> bool:
+        """End the session of a client that has left already, if the backend does so at once; whether it did.
+
+        Probes do that, and clients by the thousand that come back in panic: neither is worth a nursery and a second task,
+        which are a tenth of a handshake.
+        """
+        up, down = self.up, self.down
+        if up.has_early or down.has_early or not self.backend.can_half_close:
+            return False
+        self.source_ended(up)  # the pump says so once more, which changes nothing
+        await trio.lowlevel.checkpoint()
+        if self._cut or self.ending or not self.backend.has_ended():
+            return False
+        up.ended = down.ended = True
+        return True
 
     def close(self) -> None:
         """Close the channels, which nobody may use any more."""
@@ -204,6 +226,8 @@ class Relay:
         if self._nursery is not None:
             self._close_backend()
             self._nursery.cancel_scope.cancel()
+        else:
+            self._cut = True  # it has not begun yet, or is over
 
     def check(self, now: float) -> bool:
         """Enforce the deadlines that are due at `now` (trio time); whether there are any left to watch."""

@@ -23,6 +23,7 @@ MIRRORED: Final = "mirrored"
 FULL: Final = "table full"
 REFUSED: Final = "refused by the kernel"
 BUSY: Final = "too much came early"
+LEFT: Final = "a peer has left already"
 
 MOST_WAITING: Final = 1 << 18
 """Bytes that may have come before the session is in the kernel; they are read first, and go on as early ones."""
@@ -77,15 +78,20 @@ def choose_relay(
     assert table is not None
     assert isinstance(client, SocketChannel)
     assert isinstance(backend, SocketChannel)
-    early = _read_up(client), _read_up(backend)
+    client_early, client_ended = _read_up(client)
+    backend_early, backend_ended = _read_up(backend)
+    early = client_early, backend_early
+    if client_ended or backend_ended:
+        # Linux would not take it; and a probe, or a client that was lost, is not worth the way there.
+        return Relayed(client, backend, "stream", LEFT, *early)
     if max(map(len, early)) >= MOST_WAITING:
         return Relayed(client, backend, "stream", BUSY, *early)
     try:
         legs = table.enter(client.socket, backend.socket)
     except OSError as error:
-        # One of the two has gone already, most of the time; the relay says so.
+        reason = LEFT if client.has_ended() or backend.has_ended() else REFUSED
         log.debug("session not in the kernel", reason=(error.strerror or "failed").lower())
-        return Relayed(client, backend, "stream", REFUSED, *early)
+        return Relayed(client, backend, "stream", reason, *early)
     if legs is None:
         return Relayed(client, backend, "stream", FULL, *early)
     client.disown()
@@ -93,8 +99,11 @@ def choose_relay(
     return Relayed(*legs, "kernel", "", *early)
 
 
-def _read_up(channel: SocketChannel) -> bytes:
-    """Return what waits in a socket, so that it does not enter the kernel's map with a segment that was read in part."""
+def _read_up(channel: SocketChannel) -> tuple[bytes, bool]:
+    """Return what waits in a socket, so that it does not enter the kernel's map with a segment that was read in part.
+
+    And whether its peer's end came behind that.
+    """
     data, buffer = b"", bytearray(_PIECE)
     while len(data) < MOST_WAITING:
         try:
@@ -102,9 +111,9 @@ def _read_up(channel: SocketChannel) -> bytes:
         except OSError:  # that there is nothing, or that it broke, which the relay will say
             break
         if not count:
-            break
+            return data, True
         data += buffer[:count]
-    return data
+    return data, False
 
 
 def _against(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, evolve
+from attrs import define
 
 from trio_wsb.addresses import IPAddress
 from trio_wsb.http.head import RequestHead, ResponseHead
@@ -66,4 +66,4 @@ class ProxiedRequest:
             headers = Headers([*headers, *self.cookies])
         headers = self.passage.edited(headers)
         record.answer = headers
-        return answer if headers is answer.headers else evolve(answer, headers=headers)
+        return answer if headers is answer.headers else answer.with_headers(headers)

@@ -194,6 +194,8 @@ async def _accept(
     check_answer(answer, head.headers.get("sec-websocket-key") or "", offered_protocols(head))
     accepted = request.answered(answer)
     await to_client(request, downstream_head(accepted, upgrade=True, framing=NO_BODY, keep_alive=True))
+    # Who has come for the 101 alone, as a probe does, is seen to have left when the others have had their turn.
+    await trio.lowlevel.checkpoint()
     early, client = request.reader.take_rest(), request.channel
     if request.mirrors:
         client = mirror_session(request, answer, early)

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from tests.daemon.harness import PATIENCE, Running, http_client
+from tests.daemon.waiting import eventually
 
 PROGRAM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
@@ -87,12 +89,10 @@ class Tab:
 
     async def until(self, expression: str) -> Any:
         """Wait until an expression is true in the page, and return it."""
-        with trio.move_on_after(PATIENCE):
-            while True:
-                if found := await self.value(expression):
-                    return found
-                await trio.sleep(0.1)
-        raise AssertionError(f"{expression} stays false; the page said {self.problems}")
+        try:
+            return await eventually(partial(self.value, expression))
+        except AssertionError:
+            raise AssertionError(f"{expression} stays false; the page said {self.problems}") from None
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Show a page in a window of this size."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-import trio
 import yaml
 
 from tests.daemon.api.ask import CONFIGURATION, ask, get
-from tests.daemon.harness import PATIENCE, Running, free_port, http_client
+from tests.daemon.harness import Running, free_port, http_client
 from tests.daemon.state import World, make_world
+from tests.daemon.waiting import eventually
 from tests.traefik.harness import traefik_program
 
 TRAEFIK = traefik_program()
@@ -85,16 +85,16 @@ async def traefik(
     (directory / "static.yml").write_text(yaml.safe_dump(static))
     async with Running.program(TRAEFIK, f"--configFile={directory / 'static.yml'}"):
         base = f"http://127.0.0.1:{api}"
-        async with http_client() as client:
-            with trio.fail_after(PATIENCE):
-                while True:
-                    try:
-                        answer = await client.get(f"{base}/api/http/services/{checked}@file")
-                        if answer.status_code == 200 and "serverStatus" in answer.json():
-                            break
-                    except httpx.TransportError:
-                        pass  # it does not listen yet
-                    await trio.sleep(0.05)
+
+        async def knows_its_servers() -> bool:
+            async with http_client() as client:
+                try:
+                    answer = await client.get(f"{base}/api/http/services/{checked}@file")
+                except httpx.TransportError:
+                    return False  # it does not listen yet
+                return answer.status_code == 200 and "serverStatus" in answer.json()
+
+        await eventually(knows_its_servers)
         yield base
 
 

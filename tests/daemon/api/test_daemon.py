@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,10 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from tests.daemon.harness import PATIENCE, Daemon, backends, clients, daemon, echo, free_port, http_client
+from tests.daemon.waiting import eventually
+from tests.opening import UPGRADE
 
 pytestmark = pytest.mark.daemon
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 QUICK = {"transport": {"lifeCycle": {"graceTimeOut": "200ms"}}}
 
@@ -49,10 +45,7 @@ class Asker:
 
     async def until(self, path: str, fits: Any) -> Any:
         """Ask until the document fits."""
-        with trio.fail_after(PATIENCE):
-            while not fits(document := await self.get(path)):
-                await trio.sleep(0.05)
-            return document
+        return await eventually(partial(self.get, path), fits)
 
 
 async def told(connection: WebSocketConnection, fits: Any) -> dict[str, Any]:

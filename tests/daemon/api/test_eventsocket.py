@@ -17,19 +17,13 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from tests.daemon import pages
 from tests.daemon.api.ask import ask
 from tests.daemon.state import World, make_world
+from tests.opening import UPGRADE_LINES
 from trio_wsb.daemon.api.feed import MAX_LISTENERS, QUEUE
 from trio_wsb.http.reader import RequestReader
 from trio_wsb.net.channel import receive_some
 from trio_wsb.net.memory import MemoryChannel, memory_channel_pair
 from trio_wsb.net.stream import ChannelStream
 from trio_wsb.observe.events import Kind
-
-UPGRADE = (
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
 
 
 @pytest.fixture
@@ -124,7 +118,7 @@ async def test_a_client_that_reads_nothing_is_given_up(
             nursery.start_soon(serve, world, near)
             stream = ChannelStream(far)
             await stream.send_all(
-                "\r\n".join(["GET /api/events HTTP/1.1", "Host: 127.0.0.1", *UPGRADE, "", ""]).encode()
+                "\r\n".join(["GET /api/events HTTP/1.1", "Host: 127.0.0.1", *UPGRADE_LINES, "", ""]).encode()
             )
             await trio.testing.wait_all_tasks_blocked()
             assert len(world.api.feed.listeners) == 1
@@ -157,7 +151,7 @@ async def test_origins(
     near, far = memory_channel_pair(1 << 20)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, world, near)
-        lines = ["GET /api/events HTTP/1.1", f"Host: {host}", f"Origin: {origin}", *UPGRADE, "", ""]
+        lines = ["GET /api/events HTTP/1.1", f"Host: {host}", f"Origin: {origin}", *UPGRADE_LINES, "", ""]
         await ChannelStream(far).send_all("\r\n".join(lines).encode())
         answer = await ChannelStream(far).receive_some()
         assert int(answer.split()[1]) == status
@@ -168,7 +162,7 @@ async def test_listeners_are_bounded(world: World) -> None:
     taken = [world.api.feed.listeners.listen() for _ in range(MAX_LISTENERS)]
     for each in taken:
         each.__enter__()
-    answer = await ask(world, "/api/events", *UPGRADE)
+    answer = await ask(world, "/api/events", *UPGRADE_LINES)
     assert answer is not None
     assert (answer.status, answer.fields["retry-after"]) == (503, "10")
     for each in taken:

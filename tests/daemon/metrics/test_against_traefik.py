@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-import trio
 import yaml
 
-from tests.daemon.harness import PATIENCE, Running, backend, clients, daemon, echo, free_port, http_client
+from tests.daemon.harness import Running, backend, clients, daemon, echo, free_port, http_client
 from tests.daemon.metrics.scene import Labels, Scraped, understood
+from tests.daemon.waiting import eventually
 from tests.traefik.harness import traefik_program
 
 pytestmark = [
@@ -60,14 +61,11 @@ async def scrape(url: str) -> Scraped:
 
 async def scrape_until_sessions_count(url: str) -> Scraped:
     """Traefik counts a WebSocket a moment after it ended."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            found = await scrape(url)
-            if any(
-                each["protocol"] == "websocket" for each in found.series("traefik_service_requests_total")
-            ):
-                return found
-            await trio.sleep(0.05)
+
+    def counted(found: Scraped) -> bool:
+        return any(each["protocol"] == "websocket" for each in found.series("traefik_service_requests_total"))
+
+    return await eventually(partial(scrape, url), counted)
 
 
 def shapes(found: Scraped) -> dict[str, frozenset[str]]:
@@ -128,11 +126,10 @@ async def test_the_same_names_labels_and_figures(tmp_path: Path) -> None:
             ),
         ):
             await traefik.line("Configuration received")
-            with trio.fail_after(PATIENCE):
-                while not (await scrape(f"http://127.0.0.1:{metrics}/metrics")).series(
-                    "traefik_service_server_up"
-                ):
-                    await trio.sleep(0.05)
+            await eventually(
+                partial(scrape, f"http://127.0.0.1:{metrics}/metrics"),
+                lambda found: bool(found.series("traefik_service_server_up")),
+            )
             await ask(f"http://127.0.0.1:{web}")
             await ask(f"http://127.0.0.1:{own}")
             theirs = await scrape_until_sessions_count(f"http://127.0.0.1:{metrics}/metrics")

@@ -11,6 +11,7 @@ import trio.testing
 
 from tests.daemon.metrics.scene import Watched, understood, unzipped, watch
 from tests.daemon.pages import head, request_of
+from tests.opening import UPGRADE_LINES
 from trio_wsb.config.internal import PROMETHEUS
 from trio_wsb.daemon.internal import InternalPages
 from trio_wsb.daemon.metrics import page
@@ -186,13 +187,7 @@ async def test_where_it_is(tmp_path: Path, options: dict[str, object], expected:
 
 async def test_it_is_no_session(watched: Watched) -> None:
     near, _ = memory_channel_pair()
-    upgrade = head(
-        "/metrics",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )
+    upgrade = head("/metrics", *UPGRADE_LINES)
     with pytest.raises(HTTPError) as caught:
         await watched.metrics.page(request_of(watched.world, upgrade, near))
     assert caught.value.status == 405

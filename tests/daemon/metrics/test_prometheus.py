@@ -29,6 +29,7 @@ from tests.daemon.harness import (
     http_client,
 )
 from tests.daemon.metrics.scene import understood
+from tests.opening import UPGRADE
 
 ETC = Path(__file__).parents[3] / "etc"
 DASHBOARDS = sorted((ETC / "grafana").glob("*.json"))
@@ -108,13 +109,7 @@ async def keep_busy(there: Daemon, made: Clients) -> None:
         await echo(connection, "hello")
         await connection.aclose()
         async with http_client() as client:
-            upgrade = {
-                "Connection": "Upgrade",
-                "Upgrade": "websocket",
-                "Sec-WebSocket-Version": "13",
-                "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-            }
-            assert (await client.get(f"{there.url}/dead", headers=upgrade)).status_code in {502, 503}
+            assert (await client.get(f"{there.url}/dead", headers=UPGRADE)).status_code in {502, 503}
         await trio.sleep(0.05)
 
 

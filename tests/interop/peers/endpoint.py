@@ -6,12 +6,14 @@ opening handshake. That is what the balancer must have counted too.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ssl import SSLContext
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
+import trio
 from attrs import define, frozen
 
 Message: TypeAlias = str | bytes
@@ -198,6 +200,18 @@ class Server(ABC):
         """Wait for the next session."""
 
 
+class QueueingServer(Server):
+    """A server that is handed its connections one by one, and queues their sessions."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.url = ""
+        self._policy = policy
+        self._arrived, self._sessions = trio.open_memory_channel[End](math.inf)
+
+    async def accept(self) -> End:
+        return await self._sessions.receive()
+
+
 class Peer(ABC):
     """A WebSocket library that somebody else wrote."""
 
@@ -209,3 +223,18 @@ class Peer(ABC):
     def serve(
         self, policy: Policy, ssl_context: SSLContext | None = None
     ) -> AbstractAsyncContextManager[Server]: ...
+
+
+class NurseryPeer(Peer):
+    """A peer whose sessions run in a nursery of its own."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        """Make one that lasts as long as the block does."""
+        async with trio.open_nursery() as nursery:
+            yield cls(nursery)
+            nursery.cancel_scope.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ssl import SSLContext
@@ -20,9 +19,10 @@ from tests.interop.peers.endpoint import (
     End,
     Fragments,
     Message,
+    NurseryPeer,
     Offer,
-    Peer,
     Policy,
+    QueueingServer,
     RefusedError,
     Server,
     Wire,
@@ -103,15 +103,7 @@ class TrioEnd(End):
         self.left.set()
 
 
-class TrioServer(Server):
-    def __init__(self, policy: Policy) -> None:
-        self.url = ""
-        self._policy = policy
-        self._arrived, self._sessions = trio.open_memory_channel[End](math.inf)
-
-    async def accept(self) -> End:
-        return await self._sessions.receive()
-
+class TrioServer(QueueingServer):
     async def handle(self, transport: Transport) -> None:
         stream = CountedStream(transport)
         try:
@@ -144,17 +136,7 @@ class TrioServer(Server):
         await end.left.wait()
 
 
-class TrioPeer(Peer):
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls) -> AsyncIterator[Peer]:
-        async with trio.open_nursery() as nursery:
-            yield cls(nursery)
-            nursery.cancel_scope.cancel()
-
+class TrioPeer(NurseryPeer):
     async def connect(self, url: str, offer: Offer) -> End:
         end: End = await self._nursery.start(self._session, url, offer)
         return end

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import trio
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import (
@@ -63,7 +64,7 @@ class _CountedTransport:
         return getattr(self._transport, name)
 
 
-class CountedClient(ClientConnection):
+class _Counted(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wires = (Wire(), Wire())
         super().connection_made(cast("asyncio.BaseTransport", _CountedTransport(transport, self.wires[0])))
@@ -73,14 +74,12 @@ class CountedClient(ClientConnection):
         super().data_received(data)
 
 
-class CountedServer(ServerConnection):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.wires = (Wire(), Wire())
-        super().connection_made(cast("asyncio.BaseTransport", _CountedTransport(transport, self.wires[0])))
+class CountedClient(_Counted, ClientConnection):
+    pass
 
-    def data_received(self, data: bytes) -> None:
-        self.wires[1].add(data)
-        super().data_received(data)
+
+class CountedServer(_Counted, ServerConnection):
+    pass
 
 
 class WebsocketsEnd(End):

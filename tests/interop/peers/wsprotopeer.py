@@ -38,9 +38,10 @@ from tests.interop.peers.endpoint import (
     End,
     Fragments,
     Message,
+    NurseryPeer,
     Offer,
-    Peer,
     Policy,
+    QueueingServer,
     RefusedError,
     Server,
 )
@@ -186,15 +187,7 @@ class WsprotoEnd(End):
         await self._ended.wait()
 
 
-class WsprotoServer(Server):
-    def __init__(self, policy: Policy) -> None:
-        self.url = ""
-        self._policy = policy
-        self._arrived, self._sessions = trio.open_memory_channel[End](math.inf)
-
-    async def accept(self) -> End:
-        return await self._sessions.receive()
-
+class WsprotoServer(QueueingServer):
     async def handle(self, transport: Transport) -> None:
         stream = CountedStream(transport)
         try:
@@ -231,17 +224,7 @@ class WsprotoServer(Server):
         return WsprotoEnd(stream, protocol, subprotocol)
 
 
-class WsprotoPeer(Peer):
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls) -> AsyncIterator[Peer]:
-        async with trio.open_nursery() as nursery:
-            yield cls(nursery)
-            nursery.cancel_scope.cancel()
-
+class WsprotoPeer(NurseryPeer):
     async def connect(self, url: str, offer: Offer) -> End:
         parts = urlsplit(url)
         assert parts.hostname is not None

@@ -98,7 +98,7 @@ class Direction:
     """One direction of a session in the kernel: everything that `source` receives goes to `sink`."""
 
     __slots__ = (
-        "_before", "_ceiling", "_credit", "_fruitless", "_held_at", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
+        "_before", "_ceiling", "_credit", "_fruitless", "_held_at", "_looked", "_offset", "_read_before", "_seen", "_sink_base", "_skip", "_task", "at", "ended",
         "flushed", "forwarded", "held_since", "is_open", "read", "scanner", "sink", "slot", "source", "words",
     )  # fmt: skip
 
@@ -127,6 +127,7 @@ class Direction:
         self._before = (0, 0)  # bytes and frames sent on when the way was opened last
         self._ceiling = 0  # what `redirected` may become on the terms that it was opened on
         self._fruitless = 0
+        self._looked = (0, 0)  # what had moved when somebody looked last whether anything is stuck
         self._skip = 0
         words[self.at : self.at + WORDS] = _NOTHING_YET
         words[self.at + _GATE] = NEVER
@@ -259,6 +260,8 @@ class Direction:
     def outstanding(self) -> int:
         """Return how many bytes are in the kernel for the sink, not yet acknowledged by its peer. Raises OSError."""
         sent = self.words[self.at + _REDIRECTED] + self.forwarded
+        if not sent:
+            return 0  # which needs no call of the system: so it is whenever a session begins
         return max(0, sent - self._written(tcp_counts(self.sink)[0]))
 
     @property
@@ -299,6 +302,10 @@ class Direction:
         """Whether bytes have come that went nowhere: that lasts for microseconds, unless the kernel lost sight of them."""
         if not self.is_open or self.ended or self.scanner is None:
             return False
+        if (moved := self.moved) != self._looked:
+            # What moved since the last look is not stuck, and to ask TCP is a call of the system.
+            self._looked = moved
+            return False
         self.merge()
         try:
             return tcp_counts(self.source)[1] > self._offset + self.scanner.bytes
@@ -338,6 +345,10 @@ class Direction:
     def is_flushed(self) -> bool:
         """Whether everything that the kernel sent on is in the sink's queue. True for a sink that broke."""
         if not self.flushed:
+            if not self.is_open and not self.words[self.at + _REDIRECTED]:
+                # It has sent on nothing: so it is of a short session.
+                self.flushed = True
+                return True
             try:
                 if is_closed(self.sink):
                     self.flushed = not self.is_open

@@ -138,6 +138,10 @@ class KernelLeg(ByteChannel):
     def close(self) -> None:
         self._pair.close()
 
+    def release(self) -> None:
+        self._pair.waited = False
+        self._pair.close()
+
     def abort(self) -> None:
         set_reset_on_close(self._sock)
         self._pair.close(flush=False)
@@ -149,11 +153,13 @@ class KernelPair:
     Resource handling: owns both sockets; they are closed after `close`, when what was sent on is flushed.
     """
 
-    __slots__ = ("_closed", "_table", "down", "up")
+    __slots__ = ("_closed", "_table", "down", "up", "waited")
 
     def __init__(self, table: KernelTable, up: Direction, down: Direction) -> None:
         self._table = table
         self._closed = False
+        self.waited = True
+        """Whether somebody may wait on the sockets, and is to hear of their end."""
         self.up = up
         self.down = down
 

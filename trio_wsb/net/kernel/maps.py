@@ -44,6 +44,7 @@ class KernelMaps:
         """
         self._descriptors: list[int] = []
         self._sources: dict[int, int] = {}  # slots by descriptor
+        self._cookies: dict[int, bytes] = {}  # by slot
         try:
             self._load(slots)
         except BaseException:
@@ -92,6 +93,7 @@ class KernelMaps:
         key = struct.pack("=I", slot)
         cookie = source.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
         self._by_cookie.update(cookie, key)
+        self._cookies[slot] = cookie
         self._by_slot.update(key, struct.pack("=I", source.fileno()))
         # What came a moment before would wait for what comes next, and go past the program; this makes the kernel look.
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
@@ -105,11 +107,14 @@ class KernelMaps:
             self._epoll.unregister(source)
         except (OSError, ValueError):
             pass
-        for elements, key in ((self._by_slot, struct.pack("=I", slot)), (self._by_cookie, _cookie(source))):
+        cookie = self._cookies.pop(slot, None)
+        if cookie is None:
+            return  # it was not in yet
+        for elements, key in ((self._by_slot, struct.pack("=I", slot)), (self._by_cookie, cookie)):
             try:
                 elements.delete(key)
             except OSError:
-                pass  # it was not in yet
+                pass  # it was not in yet, or left when it was closed
 
     async def wait(self) -> None:
         """Wait until there is something to `take`."""
@@ -134,10 +139,3 @@ class KernelMaps:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
-
-
-def _cookie(sock: socket.socket) -> bytes:
-    try:
-        return sock.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
-    except OSError:
-        return bytes(8)

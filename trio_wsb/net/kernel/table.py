@@ -24,7 +24,10 @@ WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks for ways that are stuck."""
 
 WATCHED_AT_ONCE: Final = 1000
-"""Directions in one look, which takes two milliseconds then."""
+"""Directions in one look, which takes two milliseconds in all where nothing moves."""
+
+TURN: Final = 100
+"""Directions looked at before other tasks run."""
 
 
 class KernelTable:
@@ -114,7 +117,8 @@ class KernelTable:
         self._forget(up.slot, (up.source, down.source))
         for sock in (down.source, up.source):
             if sock.fileno() != -1:
-                trio.lowlevel.notify_closing(sock)
+                if pair.waited:
+                    trio.lowlevel.notify_closing(sock)
                 sock.close()
 
     def _forget(self, slot: int, socks: tuple[socket.socket, socket.socket]) -> None:
@@ -173,10 +177,12 @@ class KernelTable:
             batch = list(islice(slots, WATCHED_AT_ONCE))
             if not batch:
                 slots = iter(tuple(self._directions))
-            for slot in batch:
+            for number, slot in enumerate(batch, 1):
                 found = self._directions.get(slot)
                 if found is not None and found.lags():
                     suspects[found] = found.moved
+                if number % TURN == 0:
+                    await trio.lowlevel.checkpoint()
 
     async def empty(self) -> None:
         """Wait until no session is left."""
