@@ -14,7 +14,6 @@ from attrs import evolve
 
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.errors import DialError, HTTPError
-from trio_wsb.http.forward import upstream_head
 from trio_wsb.http.framing import NO_BODY
 from trio_wsb.http.head import RequestHead, ResponseHead
 from trio_wsb.http.reader import ResponseReader
@@ -22,7 +21,7 @@ from trio_wsb.net.channel import ByteChannel, receive_some, send_all
 from trio_wsb.proxy.mirrors import LAST_WORDS, MirrorFeed, TappedChannel
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.services import MirrorTarget, ServiceRuntime
-from trio_wsb.proxy.upstream import Silence, host_for, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import Silence, log_failure, receive_response_head
 from trio_wsb.websocket.handshake import check_answer, offered_protocols
 
 ANSWER_LIMIT = 1 << 20
@@ -182,18 +181,7 @@ class _Copy:
         self, channel: ByteChannel, backend: Backend, body: bytes, reader: ResponseReader
     ) -> ResponseHead:
         request, service = self._request, self._service
-        head = upstream_head(
-            self._head,
-            upgrade=self._upgrade,
-            policy=request.entry.policy,
-            peer=request.peer.address,
-            entry_scheme=request.peer.scheme,
-            entry_port=request.entry.port,
-            server_name=request.proxy.server_name,
-            host=host_for(service, self._head, backend),
-            vetted=request.vetted,
-            withheld=request.passage.request.withheld,
-        )
+        head = request.head_for(backend, service, self._head, upgrade=self._upgrade)
         with trio.move_on_after(service.transport.response_header_timeout or math.inf):
             try:
                 await send_all(channel, head + body, stall_timeout=service.write_timeout or math.inf)

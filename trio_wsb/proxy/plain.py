@@ -14,7 +14,7 @@ from attrs import evolve
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.errors import BadRequest, BadResponse, Error, HTTPError
 from trio_wsb.http.body import BodyScanner, request_body, response_body
-from trio_wsb.http.forward import downstream_framing, downstream_head, upstream_head
+from trio_wsb.http.forward import downstream_framing, downstream_head
 from trio_wsb.http.framing import CHUNKED, NO_BODY, Framing, FramingKind
 from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
@@ -23,7 +23,7 @@ from trio_wsb.net.channel import ByteChannel, receive_some, send_all, send_share
 from trio_wsb.proxy.client import ClientLeft, beside, to_client, watch_client
 from trio_wsb.proxy.mirroring import RequestCopies
 from trio_wsb.proxy.request import ProxiedRequest
-from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, host_for, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, log_failure, receive_response_head
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be repeated when it is not known whether they were acted on (RFC 9110 section 9.2.2)."""
@@ -108,18 +108,7 @@ class _Exchange:
     async def run(self) -> bool:
         """Send the request and pass the response on, as `proxy_request` says."""
         request, service = self._request, self._request.service
-        head = upstream_head(
-            request.head,
-            upgrade=False,
-            policy=request.entry.policy,
-            peer=request.peer.address,
-            entry_scheme=request.peer.scheme,
-            entry_port=request.entry.port,
-            server_name=request.proxy.server_name,
-            host=host_for(service, request.head, self._backend),
-            vetted=request.vetted,
-            withheld=request.passage.request.withheld,
-        )
+        head = request.head_for(self._backend, service, request.head, upgrade=False)
         try:
             await send_all(self._upstream, head, stall_timeout=service.write_timeout or math.inf)
         except OSError as error:

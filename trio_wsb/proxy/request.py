@@ -5,6 +5,8 @@ from __future__ import annotations
 from attrs import define
 
 from trio_wsb.addresses import IPAddress
+from trio_wsb.balancing.backend import Backend
+from trio_wsb.http.forward import upstream_head
 from trio_wsb.http.head import RequestHead, ResponseHead
 from trio_wsb.http.headers import Field, Headers
 from trio_wsb.http.reader import RequestReader
@@ -55,6 +57,26 @@ class ProxiedRequest:
     def client_text(self) -> str:
         """The client for people: with its port when it is the peer, for which alone a port is known."""
         return self.peer.text if self.client == self.peer.address else str(self.client)
+
+    def head_for(
+        self, backend: Backend, service: ServiceRuntime, head: RequestHead, *, upgrade: bool
+    ) -> bytes:
+        """Return `head` as it goes to `backend` of `service`, which need not be the request's own: a mirror asks too."""
+        entry, peer = self.entry, self.peer
+        # A client of HTTP/1.0 may have sent no Host, and a backend wants one (RFC 9112 section 3.2).
+        keeps_host = service.pass_host_header and head.authority
+        return upstream_head(
+            head,
+            upgrade=upgrade,
+            policy=entry.policy,
+            peer=peer.address,
+            entry_scheme=peer.scheme,
+            entry_port=entry.port,
+            server_name=self.proxy.server_name,
+            host=None if keeps_host else service.transport.called(backend.url).authority,
+            vetted=self.vetted,
+            withheld=self.passage.request.withheld,
+        )
 
     def answered(self, answer: ResponseHead) -> ResponseHead:
         """Return the backend's final answer as the client is to see it; whoever judges attempts learns of it."""

@@ -15,7 +15,7 @@ import trio
 
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.errors import BadResponse, HTTPError
-from trio_wsb.http.forward import downstream_head, upstream_head
+from trio_wsb.http.forward import downstream_head
 from trio_wsb.http.framing import NO_BODY
 from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
@@ -27,7 +27,7 @@ from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.relaying import choose_relay
 from trio_wsb.proxy.request import ProxiedRequest
 from trio_wsb.proxy.session import Session
-from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, host_for, log_failure, receive_response_head
+from trio_wsb.proxy.upstream import MAX_INTERIM, Silence, Tries, log_failure, receive_response_head
 from trio_wsb.websocket.handshake import check_answer, offered_protocols
 
 QUICK_ANSWER: Final = 0.2
@@ -100,18 +100,7 @@ async def _ask(
 ) -> ResponseHead:
     """Send the handshake and return the backend's final answer."""
     service = request.service
-    head = upstream_head(
-        request.head,
-        upgrade=True,
-        policy=request.entry.policy,
-        peer=request.peer.address,
-        entry_scheme=request.peer.scheme,
-        entry_port=request.entry.port,
-        server_name=request.proxy.server_name,
-        host=host_for(service, request.head, backend),
-        vetted=request.vetted,
-        withheld=request.passage.request.withheld,
-    )
+    head = request.head_for(backend, service, request.head, upgrade=True)
     now = trio.current_time()
     deadline = now + (service.transport.response_header_timeout or math.inf)
     rest = _send_at_once(upstream, head)

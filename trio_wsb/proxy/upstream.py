@@ -10,7 +10,7 @@ import trio
 from trio_wsb.addresses import BackendURL, IPAddress
 from trio_wsb.balancing.backend import Backend
 from trio_wsb.errors import BadResponse, DialError, Error, HTTPError
-from trio_wsb.http.head import RequestHead, ResponseHead
+from trio_wsb.http.head import ResponseHead
 from trio_wsb.http.reader import ResponseReader
 from trio_wsb.net.channel import ByteChannel, receive_some
 from trio_wsb.net.sockets import FindAddresses, SocketChannel, dial_tcp
@@ -212,16 +212,6 @@ def log_failure(service: str, backend: Backend, reason: str) -> None:
         reason=reason,
         coolDown=backend.passive.cool_down,
     )
-
-
-def host_for(service: ServiceRuntime, head: RequestHead, backend: Backend) -> str | None:
-    """Return the Host to send instead of the client's; None keeps it.
-
-    A client of HTTP/1.0 may have sent none, and a backend wants one (RFC 9112 section 3.2).
-    """
-    if service.pass_host_header and head.authority:
-        return None
-    return service.transport.called(backend.url).authority
 
 
 class Silence(Error):
