@@ -120,6 +120,19 @@ def test_a_report_in_a_burst_takes_nobody_for_a_follower(moment: int, index: int
     assert all(399 <= total <= 401 for total in totals), totals
 
 
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_who_comes_beside_our_first_sessions_follows(others: int) -> None:
+    """Balancers that were started together get their first burst: one report in it must not look like a backend that is fuller."""
+    world = World()
+    world.report(0, 0, 0)
+    for index in range(3):
+        world.open(index, 1)
+    world.report_of(0, others)
+    assert echo(world.entries) == others
+    world.burst(57)
+    assert [each.live for each in world.backends] == [20, 20, 20]
+
+
 def test_a_few_sessions_that_nobody_followed_end_the_doubt() -> None:
     world, direct = World(), (0, 100, 200)
     for index in range(3):

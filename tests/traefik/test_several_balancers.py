@@ -46,9 +46,8 @@ async def test_three_daemons_keep_the_backends_even(tmp_path: Path) -> None:
         await burst(made, traefik.ws, 180)
         # Traefik takes them in turn, but for a request of its own health check now and then.
         assert all(len(each.log("session opened")) > 50 for each in balancers)
-        # Nine reports come meanwhile, each with the part that the others had opened by then, so chance has a say: in the model
-        # of `bench.several` backends have 53 to 65, and up to 80 without the echo.
-        assert all(50 <= count <= 70 for count in await sessions(started))
+        first = await sessions(started)
+        assert all(57 <= count <= 63 for count in first), first
 
         # One goes with its sessions and comes back empty. Each daemon sees the same gap of 60 and gets 40 clients: each could fill
         # most of it alone, and by itself would send all of them there, 120 in the end.
@@ -59,5 +58,5 @@ async def test_three_daemons_keep_the_backends_even(tmp_path: Path) -> None:
         await reports_arrived(started, balancers=3)
         await burst(made, traefik.ws, 120)
         counts = await sessions(started)
-        assert sum(counts) == 240
+        assert sum(counts) == sum(first[:2]) + 120
         assert all(70 <= count <= 92 for count in counts), counts

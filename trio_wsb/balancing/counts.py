@@ -41,6 +41,7 @@ class CountEntry:
         "failed_at",
         "failures",
         "foreign",
+        "foreign_at_first",
         "foreign_moved",
         "key",
         "own",
@@ -60,6 +61,8 @@ class CountEntry:
         """Our part of the last report."""
         self.own_at_first = 0
         """Our part of the first report: nobody has watched what others did while these sessions came."""
+        self.foreign_at_first = 0
+        """The foreign connections of the first report: nobody has watched what we did while these came."""
         self.own_moved = 0.0
         """By how much our part has changed from report to report, the older the change the less of it."""
         self.foreign_moved = 0.0
@@ -91,10 +94,10 @@ class CountEntry:
     def take(self, own: int, foreign: int) -> None:
         """Take the two parts of a report; `exact` is about the same report."""
         if self.foreign is None:
-            self.own_at_first, self._guessed = own, not self.exact
+            self.own_at_first, self.foreign_at_first, self._guessed = own, foreign, not self.exact
         elif self._guessed:
             # What was guessed is put right. That is no sign of anybody's having moved.
-            self._guessed = False
+            self.foreign_at_first, self._guessed = foreign, False
         else:
             moved, moved_own = abs(foreign - self.foreign), abs(own - self.own)
             if moved or moved_own:

@@ -9,8 +9,12 @@ How many these are follows from the reports alone. Foreign connections are, at m
 Those move by themselves or not at all, while others like us move as we do: if there are k of them, what they move is between
 sqrt(k) (each by chance) and k (all alike) times what we move. So the echo is no more than the square of what was seen to move.
 
-Before anything has moved there is nothing to see. Sessions of ours that were there at the first report have probably come as
-the foreign ones beside them have, so a few of them stand in until as many have moved before our eyes; none do if none were there.
+Before much has moved there is little to see, and a few sessions stand in for it until as many of ours have moved before our eyes:
+
+- Those that were ours at the first report have probably come as the foreign ones beside them have.
+- Foreign connections that have come since, beside the first of ours, probably come to fill the same gaps, as in the first burst that
+  balancers get who were started together.
+
 Foreign connections that stood still while many of ours came follow nobody, and the echo is exactly 0, not only small: reports come one
 after the other, so that in a burst the oldest lacks hundreds of our sessions which the newest has, and each of these would be counted
 with its echo for the one backend and without for the other.
@@ -42,7 +46,9 @@ def echo(entries: Sequence[CountEntry]) -> float:
     share = foreign / own
     moved = sum(entry.foreign_moved for entry in entries)
     moved_own = sum(entry.own_moved for entry in entries)
-    stand_in = min(_DOUBT, sum(entry.own_at_first for entry in entries)) - moved_own / _PERSUADES
-    moved += max(0.0, stand_in) * share**0.5
+    settled = min(_DOUBT, sum(entry.own_at_first for entry in entries))
+    risen = sum(max(0, (entry.foreign or 0) - entry.foreign_at_first) for entry in entries)
+    persuaded = moved_own / _PERSUADES
+    moved += max(0.0, (settled - persuaded) * share**0.5, (_DOUBT - persuaded) * (risen / own) ** 0.5)
     seen: float = (moved / max(moved_own, _DOUBT)) ** 2
     return min(share, seen, MOST)
