@@ -16,7 +16,7 @@ from trio_wsb.proxy.pump import Pump
 from trio_wsb.proxy.relay import Relay
 from trio_wsb.proxy.session import SessionTable
 
-SEEDS = 16
+SEEDS = 40
 """Stories within which a fault must show."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
