@@ -108,6 +108,9 @@ class FileWatcher:
         self, notify: RustNotify, place: Place, survey: Survey, limiter: trio.CapacityLimiter
     ) -> Survey:
         """Tell of changes until other directories are to be watched; return the survey that names them."""
+        # Whoever was told has read the files some time after that, and what was there then may be gone again when the next
+        # notification comes: a directory that came and went looks as if nothing had happened.
+        doubtful = True
         stop = threading.Event()
         wait = partial(notify.watch, LONGEST_WAIT, QUIET, LOOK_INTERVAL, stop)
         while True:
@@ -118,8 +121,10 @@ class FileWatcher:
                 raise
             now = await trio.to_thread.run_sync(place.survey)
             told = frozenset() if isinstance(found, str) else frozenset(path for _, path in found)
-            if now.stamps != survey.stamps or now.missing != survey.missing or _concern(told, now):
+            differs = now.stamps != survey.stamps or now.missing != survey.missing or _concern(told, now)
+            if differs or (doubtful and told):
                 self._changed()
+            doubtful = differs
             # A directory that went and came back may be the same one, but notifications about it have ended.
             if now.watched != survey.watched or any(path in told for path, _, _ in survey.watched):
                 return now
