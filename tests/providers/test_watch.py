@@ -187,3 +187,17 @@ async def test_it_ends_at_once(tmp_path: Path) -> None:
         await watched.begun()
         with trio.fail_after(PATIENCE):
             nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_and_goes_after_it_has_told(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """Whoever was told may have read what was there in between, and has to look again though it looks as before."""
+    watched = Watched(tmp_path)
+    nursery.start_soon(watched.watcher.run)
+    await watched.begun()
+
+    def come_and_go() -> None:
+        watched.folder.mkdir()
+        (watched.folder / "all.yml").touch()
+        watched.folder.rename(tmp_path / "away")
+
+    await watched.notices(come_and_go)
