@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     what = _extent(options)
-    scenarios = [SCENARIOS[name] for name in options.scenarios or _asked(full=options.full)]
+    scenarios = possible([SCENARIOS[name] for name in options.scenarios or _asked(full=options.full)])
     peers, versions = _available(options.peers)
     about = machine.describe(versions, rounds=what.rounds, seconds=what.seconds)
     busy = machine.busy_cores()
@@ -85,6 +85,24 @@ def _extent(options: argparse.Namespace) -> Options:
 
 def _asked(*, full: bool) -> list[str]:
     return [scenario.name for scenario in SCENARIOS.values() if full or scenario.quick]
+
+
+def possible(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Return those that can be asked here, and name the others.
+
+    Raises:
+      MissingToolError: none can.
+
+    """
+    found = []
+    for each in scenarios:
+        if missing := each.why_not():
+            print(f"bench: {each.name}: {missing}: left out", file=sys.stderr)
+        else:
+            found.append(each)
+    if not found:
+        raise MissingToolError("nothing that was asked can be measured here")
+    return found
 
 
 def _title(scenario: Scenario, what: Options) -> str:

@@ -9,7 +9,7 @@
  * echo: each session sends a masked binary message, waits for its echo, compares every byte, and sends the
  * next. handshakes: N clients at a time connect, upgrade with a head as browsers send it, check the 101 and
  * drop the connection. rate: R messages a second over all sessions, each session no more than one at a time;
- * latencies count from when a message was due. storm: N clients connect at once, upgrade and exchange one
+ * latencies count from when a message was due; a line "measuring" says that the warm-up is over. storm: N clients connect at once, upgrade and exchange one
  * message; who is refused (502, 503) comes back RETRY_MS later. idle: opens N sessions, exchanges one message on each so that both relay directions
  * have worked, prints "ready" and holds them until standard input ends; then one more message on each shows
  * that all are alive. One JSON object on standard output tells the result; times are CLOCK_MONOTONIC.
@@ -308,6 +308,7 @@ static void serve(struct session *s, uint32_t events)
 
 static int ticker = -1;
 static size_t due_sent, next_session; /* messages of RATE that were sent, and whose turn it is */
+static bool announced;
 
 static void start_ticking(uint64_t tick_us)
 {
@@ -337,6 +338,11 @@ static void tick(void)
     uint64_t ticks, now = now_ns();
     if (read(ticker, &ticks, sizeof ticks) < 0)
         return;
+    if (option.mode == RATE && now >= measure_from && !announced) {
+        announced = true;
+        printf("measuring\n");
+        fflush(stdout);
+    }
     if (option.mode == RATE && now < measure_until)
         send_due(now);
     else if (option.mode == RATE) {

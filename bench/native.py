@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,16 +88,45 @@ class LoadGenerator:
         """
         return self._run("handshakes", ports, clients, "--seconds", str(seconds))
 
-    def rate(self, ports: Sequence[int], *, sessions: int, size: int, seconds: float, rate: float) -> Figures:
+    def rate(
+        self,
+        ports: Sequence[int],
+        *,
+        sessions: int,
+        size: int,
+        seconds: float,
+        rate: float,
+        mark: Callable[[], None] = lambda: None,
+    ) -> Figures:
         """`rate` messages a second of `size` bytes over `sessions` sessions, for `seconds`, as far as they are kept up with.
+
+        `mark` is called when the sessions are open and warm and measuring begins, and when it has ended.
 
         Raises:
           BenchError: as with `echo`.
 
         """
-        return self._run(
-            "rate", ports, sessions, "--size", str(size), "--seconds", str(seconds), "--rate", str(rate)
+        options = ["--size", str(size), "--seconds", str(seconds), "--rate", str(rate)]
+        popen = subprocess.Popen(
+            [*self._command("rate", ports, sessions), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        try:
+            assert popen.stdout is not None
+            if popen.stdout.readline() == "measuring\n":
+                mark()
+            figures = popen.stdout.readline()
+            mark()
+            error = popen.communicate()[1]
+            if popen.returncode:
+                raise BenchError(f"loadgen rate: {error.strip() or f'ended with {popen.returncode}'}")
+            return parse_figures(figures)
+        finally:
+            popen.kill()
+            popen.communicate()
 
     def storm(self, ports: Sequence[int], *, sessions: int) -> Figures:
         """`sessions` clients connect at once and exchange one message each; who is answered 502 or 503 comes back.

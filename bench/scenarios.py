@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bench.machine import busy_seconds
 from bench.native import Backends, Figures, LoadGenerator, backends
+from bench.network import steered, why_not
 from bench.peer import Peer, Running
 from bench.processes import BenchError, cpu_seconds, resident_bytes
+from bench.report import CARD
 
 SIZES = {"64": 64, "1k": 1024, "16k": 16 * 1024, "64k": 64 * 1024}
 SESSIONS = (20, 1000)
@@ -24,6 +26,11 @@ SESSIONS = (20, 1000)
 RATE = 8000
 """Messages a second that every peer can keep up with: what they cost is compared."""
 RATE_SIZES = ("64", "1k")
+RATE_LENGTH = 3.0
+"""How much longer a rate is measured than other things: CPU time is counted in hundredths of a second."""
+
+FROM_A_CARD = frozenset({"echo-64-20", "echo-1k-20", "rate-64"})
+"""What is asked twice: small messages, for which it matters most how packets arrive."""
 
 HANDSHAKE_CLIENTS = 32
 """Handshakes that are under way at a time."""
@@ -85,6 +92,8 @@ class Scenario:
     """Whether the first round is enough: it takes long, and its answer hardly changes."""
     holds: bool = False
     """Whether it opens as many sessions as are to be held."""
+    why_not: Callable[[], str] = str
+    """Tells why it cannot be asked on this machine, "" if it can."""
 
 
 LATENCIES = (("p50_us", "p50 (µs)"), ("p99_us", "p99 (µs)"), ("p999_us", "p99.9 (µs)"))
@@ -105,20 +114,37 @@ def measure_rate(size: int, bench: Bench, peer: Peer) -> Figures:
     """CPU time of the whole machine for each message, at a rate that leaves all of them room.
 
     Load generator, backends and kernel are in it, so that nobody gains by leaving work to others; and so is whatever
-    else runs there. What the proxy's own processes use is told beside it.
+    else runs there. What the proxy's own processes use is told beside it. Handshakes and warm-up are in neither.
     """
     with peer.running(bench.backends.ports, SESSIONS[0]) as target:
         _let_start(target)
         pid = None if target.process is None else target.process.pid
-        busy, own, start = busy_seconds(), 0.0 if pid is None else cpu_seconds(pid), time.monotonic()
+        marks: list[tuple[float, float, float]] = []
+
+        def mark() -> None:
+            marks.append((time.monotonic(), busy_seconds(), 0.0 if pid is None else cpu_seconds(pid)))
+
         figures = bench.clients.rate(
-            target.ports, sessions=SESSIONS[0], size=size, seconds=bench.seconds, rate=RATE
+            target.ports,
+            sessions=SESSIONS[0],
+            size=size,
+            seconds=RATE_LENGTH * bench.seconds,
+            rate=RATE,
+            mark=mark,
         )
-        busy, elapsed = busy_seconds() - busy, time.monotonic() - start
-        # The load generator's warm-up and the connections are in both, and the same for all.
-        sent = figures["messages_per_s"] * elapsed
-        figures |= {"cpu_us": busy / sent * 1e6, "kept_up": figures["messages_per_s"] / RATE}
-        return figures if pid is None else figures | {"proxy_us": (cpu_seconds(pid) - own) / sent * 1e6}
+        (begun, *before), (ended, *after) = marks
+        sent = figures["messages_per_s"] * (ended - begun)
+        busy, own = ((late - early) / sent * 1e6 for early, late in zip(before, after, strict=True))
+        figures |= {"cpu_us": busy, "kept_up": figures["messages_per_s"] / RATE}
+        return figures if pid is None else figures | {"proxy_us": own}
+
+
+def as_from_a_card(measure: Callable[[Bench, Peer], Figures], bench: Bench, peer: Peer) -> Figures:
+    """Measure the same where packets arrive as from a network card (`bench.network`)."""
+    with steered(), backends(len(bench.backends.ports)) as servers:
+        figures = measure(evolve(bench, backends=servers), peer)
+        servers.wait_until_quiet()
+        return figures
 
 
 def measure_handshakes(bench: Bench, peer: Peer) -> Figures:
@@ -221,6 +247,7 @@ def _scenarios() -> list[Scenario]:
     ]
     return [
         *found,
+        *(_from_a_card(each) for each in found if each.name in FROM_A_CARD),
         Scenario(
             "handshakes",
             f"Handshakes, {HANDSHAKE_CLIENTS} at a time",
@@ -272,6 +299,16 @@ def _scenarios() -> list[Scenario]:
             holds=True,
         ),
     ]
+
+
+def _from_a_card(scenario: Scenario) -> Scenario:
+    return evolve(
+        scenario,
+        name=f"{scenario.name}-card",
+        title=f"{scenario.title}, {CARD}",
+        measure=partial(as_from_a_card, scenario.measure),
+        why_not=why_not,
+    )
 
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _scenarios()}

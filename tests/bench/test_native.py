@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.client import connect
 
 from bench.native import Backends, LoadGenerator, backends, parse_figures
-from bench.processes import BenchError
+from bench.processes import BenchError, free_port
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -48,7 +48,17 @@ def test_handshakes_are_counted_and_leave_nothing_open(echo: Backends) -> None:
 
 @needs_compiler
 def test_a_rate_is_kept_and_never_exceeded(echo: Backends) -> None:
-    figures = LoadGenerator().rate(echo.ports, sessions=4, size=64, seconds=0.2, rate=1000)
+    marks: list[int] = []
+    figures = LoadGenerator().rate(
+        echo.ports,
+        sessions=4,
+        size=64,
+        seconds=0.2,
+        rate=1000,
+        mark=lambda: marks.append(sum(echo.sessions())),
+    )
+    assert marks[0] == 4, "all sessions are open when measuring begins"
+    assert len(marks) == 2
     # What was due before the first tick of the measured time may be in it, and no more than that.
     assert 0 < figures["messages"] <= 205
     assert figures["wanted_per_s"] == 1000
@@ -141,3 +151,9 @@ def answer_once(listener: socket.socket, answer: bytes) -> None:
     with connection:
         connection.recv(65_536)
         connection.sendall(answer)
+
+
+@needs_compiler
+def test_a_rate_that_nobody_can_take_is_told() -> None:
+    with pytest.raises(BenchError, match="loadgen rate: .*Connection refused"):
+        LoadGenerator().rate([free_port()], sessions=1, size=64, seconds=0.1, rate=10)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from attrs import evolve
 
-from bench.__main__ import main
+from bench.__main__ import main, possible
 from bench.machine import kernel_version, parse_free_seconds
+from bench.network import why_not
 from bench.others import (
     Nginx,
     caddy_configuration,
@@ -31,7 +33,7 @@ from bench.peers import (
 from bench.processes import MissingToolError
 from bench.report import OURS, TARGETS
 from bench.run import Options, visits
-from bench.scenarios import SCENARIOS
+from bench.scenarios import FROM_A_CARD, SCENARIOS
 from trio_wsb.config.load import check_files
 from trio_wsb.proxy.relaying import RelayMode
 
@@ -176,3 +178,18 @@ def test_what_is_missing_is_named(
     monkeypatch.setenv("CC", "no-such-compiler")
     assert main(["--peers", "direct"]) == 2
     assert "no-such-compiler: no C compiler is installed" in capsys.readouterr().err
+
+
+def test_what_cannot_be_asked_here_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    impossible = evolve(IDLE, name="impossible", why_not=lambda: "takes a moon")
+    assert possible([ECHO, impossible]) == [ECHO]
+    assert capsys.readouterr().err == "bench: impossible: takes a moon: left out\n"
+    with pytest.raises(MissingToolError, match="nothing that was asked can be measured here"):
+        possible([impossible])
+
+
+def test_small_messages_are_asked_twice() -> None:
+    for name in FROM_A_CARD:
+        plain, card = SCENARIOS[name], SCENARIOS[f"{name}-card"]
+        assert card.title == f"{plain.title}, packets as from a network card"
+        assert (card.figure, card.quick, card.why_not) == (plain.figure, plain.quick, why_not)

@@ -17,7 +17,7 @@ BUILD: Final = Definition(
 STOPPING: Final = gauge("trio_wsb_stopping", "Whether the daemon is stopping.")
 TASKS: Final = gauge("trio_wsb_tasks", "Tasks on the event loop.")
 LOOP_LAG: Final = histogram(
-    "trio_wsb_event_loop_lag_seconds", "How much later than it could a task ran, sampled ten times a second."
+    "trio_wsb_event_loop_lag_seconds", "How much later than it could a task ran, sampled twice a second."
 )
 LOOP_LAG_WORST: Final = gauge(
     "trio_wsb_event_loop_lag_worst_seconds", "The worst lag that was sampled in the last minute."
