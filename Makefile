@@ -13,7 +13,7 @@ SPREAD := -n auto --dist loadscope
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-full soak soak-sim fuzz autobahn check format coverage bench bpf install uninstall clean
+.PHONY: help demo test test-long test-full test-network soak soak-sim fuzz autobahn check format coverage bench bpf install uninstall clean
 
 help: ## show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ test: $(STAMP) ## run the tests (ARGS="-k relay")
 test-full: $(STAMP) ## the tests with every optional tool, failing on skips that tests/strictness.py does not allow
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,fuzz,peers,bench]'
 	$(PYTEST) -p tests.strictness $(ARGS)
+
+test-network: $(STAMP) ## the tests in a network whose packets arrive as from a network card (root)
+	$(BIN)/python -m bench.network $(PYTEST) $(ARGS)
 
 soak: $(STAMP) ## the real daemon under churn, reloads, drains and faults, then look for leaks (MINUTES=20; ARGS="--relay kernel")
 	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),20) $(ARGS)

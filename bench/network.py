@@ -1,5 +1,7 @@
 """A network in which packets arrive as they do from a network card (Linux, root).
 
+``python -m bench.network COMMAND…`` runs a command in it, and ends as that does.
+
 On the loopback interface a packet is received inside the call that sends it: the sender's own CPU runs the receiver's TCP
 before `send` returns. From a card it comes by an interrupt, on the CPU that its flow belongs to. For a proxy in user space
 that makes no difference; for one in the kernel, which does its work where a packet is received, it is the difference between
@@ -13,7 +15,8 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bench.processes import BenchError, MissingToolError
@@ -77,3 +80,20 @@ def _call(name: str, *arguments: int) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, name)(*arguments):
         raise BenchError(f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+def main(command: Sequence[str]) -> int:
+    """Run `command` in such a network and return its exit status; 2 without one, and where that cannot be."""
+    if not command:
+        print("usage: python -m bench.network COMMAND…", file=sys.stderr)
+        return 2
+    try:
+        with steered():
+            return subprocess.run(command, check=False).returncode
+    except (BenchError, OSError) as error:
+        print(f"bench.network: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

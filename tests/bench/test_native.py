@@ -155,5 +155,5 @@ def answer_once(listener: socket.socket, answer: bytes) -> None:
 
 @needs_compiler
 def test_a_rate_that_nobody_can_take_is_told() -> None:
-    with pytest.raises(BenchError, match="loadgen rate: .*Connection refused"):
+    with pytest.raises(BenchError, match=r"loadgen rate: .*Connection refused"):
         LoadGenerator().rate([free_port()], sessions=1, size=64, seconds=0.1, rate=10)

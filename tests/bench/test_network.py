@@ -36,20 +36,43 @@ def test_who_may_not_have_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyP
         raise AssertionError("the block does not run")
 
 
-def test_packets_are_steered_there_and_nowhere_else() -> None:
-    home = namespace()
+@pytest.fixture
+def permitted() -> None:
     try:
         with network.steered():
-            assert namespace() != home
-            seen = subprocess.run(
-                ["unshare", "--mount", "sh", "-c", MASK], capture_output=True, text=True, check=True
-            )
-            assert int(seen.stdout.replace(",", ""), 16) == (1 << (os.cpu_count() or 1)) - 1
-            names = subprocess.run(
-                ["ip", "-brief", "link"], capture_output=True, text=True, check=True
-            ).stdout
-            assert [line.split()[0] for line in names.splitlines()] == ["lo"]
-    except (MissingToolError, BenchError) as error:
+            pass
+    except BenchError as error:
         pytest.skip(f"no network namespaces here: {error}")
-    finally:
-        assert namespace() == home
+
+
+@pytest.mark.usefixtures("permitted")
+def test_packets_are_steered_there_and_nowhere_else() -> None:
+    home = namespace()
+    with network.steered():
+        assert namespace() != home
+        seen = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", MASK], capture_output=True, text=True, check=True
+        )
+        assert int(seen.stdout.replace(",", ""), 16) == (1 << (os.cpu_count() or 1)) - 1
+        names = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+        assert [line.split()[0] for line in names.splitlines()] == ["lo"]
+    assert namespace() == home
+
+
+@pytest.mark.usefixtures("permitted")
+def test_a_command_runs_there_and_ends_as_it_does(capfd: pytest.CaptureFixture[str]) -> None:
+    assert network.main(["sh", "-c", "readlink /proc/self/ns/net; exit 7"]) == 7
+    inside = capfd.readouterr().out.strip()
+    assert inside.startswith("net:")
+    assert inside != namespace()
+
+
+@pytest.mark.usefixtures("permitted")
+def test_a_program_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert network.main(["/no/such/program"]) == 2
+    assert "/no/such/program" in capsys.readouterr().err
+
+
+def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert network.main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
