@@ -1,6 +1,6 @@
 """A network in which packets arrive as they do from a network card (Linux, root).
 
-``python -m bench.network COMMAND…`` runs a command in it, and ends as that does.
+``python -m bench.network COMMAND…`` runs a command in it, and ends as that does; with ``--mtu 1500`` in packets of Ethernet's size.
 
 On the loopback interface a packet is received inside the call that sends it: the sender's own CPU runs the receiver's TCP
 before `send` returns. From a card it comes by an interrupt, on the CPU that its flow belongs to. For a proxy in user space
@@ -11,6 +11,7 @@ makes the loopback interface of a network namespace behave like a card with a qu
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import shutil
@@ -23,9 +24,12 @@ from bench.processes import BenchError, MissingToolError
 
 _CLONE_NEWNET = 0x40000000
 
+LOOPBACK_MTU = 65_536
+"""Bytes of a packet: Linux's own for the interface."""
+
 _SET_UP = """\
 mount -t sysfs none /sys || exit
-ip link set lo up || exit
+ip link set lo up mtu "$2" || exit
 echo "$1" > /sys/class/net/lo/queues/rx-0/rps_cpus
 """
 """The namespace's own devices are seen in a sysfs that is mounted in it, out of sight of everybody else."""
@@ -40,8 +44,10 @@ def why_not() -> str:
 
 
 @contextmanager
-def steered() -> Iterator[None]:
+def steered(mtu: int = LOOPBACK_MTU) -> Iterator[None]:
     """Let this thread, and the processes that it starts, be in such a network until the block ends.
+
+    A packet has `mtu` bytes at most.
 
     Raises:
       MissingToolError: see `why_not`.
@@ -54,7 +60,16 @@ def steered() -> Iterator[None]:
     try:
         _call("unshare", _CLONE_NEWNET)
         try:
-            command = ["unshare", "--mount", "sh", "-c", _SET_UP, "sh", cpu_mask(os.cpu_count() or 1)]
+            command = [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                _SET_UP,
+                "sh",
+                cpu_mask(os.cpu_count() or 1),
+                str(mtu),
+            ]
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
             )
@@ -82,18 +97,20 @@ def _call(name: str, *arguments: int) -> None:
         raise BenchError(f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
-def main(command: Sequence[str]) -> int:
-    """Run `command` in such a network and return its exit status; 2 without one, and where that cannot be."""
-    if not command:
-        print("usage: python -m bench.network COMMAND…", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command in such a network and return its exit status; 2 where that cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m bench.network", description=__doc__.partition("\n")[0])
+    parser.add_argument("--mtu", type=int, default=LOOPBACK_MTU, help="bytes of a packet")
+    parser.add_argument("command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
     try:
-        with steered():
-            return subprocess.run(command, check=False).returncode
+        with steered(options.mtu):
+            return subprocess.run([options.command, *options.arguments], check=False).returncode
     except (BenchError, OSError) as error:
         print(f"bench.network: {error}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

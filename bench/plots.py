@@ -28,12 +28,20 @@ PICTURES = (
     Picture(
         "bench-echo",
         "Messages per second in a closed loop",
-        ("echo-64-20", "echo-1k-20", "echo-16k-20", "echo-64k-20", "echo-1k-1000"),
+        (
+            "echo-64-20",
+            "echo-1k-20",
+            "echo-16k-20",
+            "echo-64k-20",
+            "echo-1k-1000",
+            "echo-64-20-card",
+            "echo-1k-20-card",
+        ),
     ),
     Picture(
         "bench-cost",
         "What a message, a handshake and an idle session cost",
-        ("rate-64", "handshakes", "idle", "storm"),
+        ("rate-64", "rate-64-card", "handshakes", "idle", "storm"),
     ),
 )
 

@@ -61,18 +61,28 @@ def test_packets_are_steered_there_and_nowhere_else() -> None:
 
 @pytest.mark.usefixtures("permitted")
 def test_a_command_runs_there_and_ends_as_it_does(capfd: pytest.CaptureFixture[str]) -> None:
-    assert network.main(["sh", "-c", "readlink /proc/self/ns/net; exit 7"]) == 7
-    inside = capfd.readouterr().out.strip()
+    assert (
+        network.main(["--mtu", "1500", "sh", "-c", "readlink /proc/self/ns/net; ip link show lo; exit 7"])
+        == 7
+    )
+    inside, shown = capfd.readouterr().out.strip().split("\n", 1)
     assert inside.startswith("net:")
     assert inside != namespace()
+    assert "mtu 1500" in shown
 
 
 @pytest.mark.usefixtures("permitted")
-def test_a_program_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert network.main(["/no/such/program"]) == 2
-    assert "/no/such/program" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "message"), [(["/no/such/program"], "/no/such/program"), (["--mtu=-1", "true"], "mtu")]
+)
+def test_what_cannot_be_is_told(command: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert network.main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bench.network: ")
+    assert message in error
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert network.main([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        network.main([])
     assert capsys.readouterr().err.startswith("usage: ")
