@@ -32,7 +32,7 @@ class MissingToolError(BenchError):
 class Process:
     """A child process, in a session of its own so that its workers can be ended with it.
 
-    Whoever makes it owns it and calls `stop`; `running` does both.
+    Whoever makes it owns it and calls `stop`; `running` does both. Making it raises BenchError where it cannot be started.
     """
 
     def __init__(
@@ -41,14 +41,17 @@ class Process:
         self.name = name
         self._log = log
         with log.open("wb") as output:
-            self._popen = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                self._popen = subprocess.Popen(
+                    [str(word) for word in command],
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BenchError(f"{name} cannot be started: {error}") from error
 
     @property
     def pid(self) -> int:

@@ -64,6 +64,14 @@ def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
         raise AssertionError("it is not running")
 
 
+def test_a_program_that_cannot_be_started_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BenchError, match=r"nobody cannot be started: .*no-such-program"),
+        running("nobody", [tmp_path / "no-such-program"], tmp_path / "log", port=1),
+    ):
+        raise AssertionError("the block does not run")
+
+
 def test_rss_is_read_from_the_rollup() -> None:
     assert parse_rollup("00400000-7fff [rollup]\nRss:                1234 kB\nPss:  7 kB\n") == 1234 * 1024
     with pytest.raises(ValueError, match="no Rss: line"):
