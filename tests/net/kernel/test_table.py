@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import random
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from tests.net.kernel.stage import (
     traffic,
 )
 from trio_wsb.net.channel import FREELY, Terms
+from trio_wsb.net.kernel.maps import NOTE_SIZE, NOTES, ring_size
 from trio_wsb.net.kernel.selftest import self_test
 from trio_wsb.websocket.frames import CLOSE, CONTINUATION, PING, TEXT, FrameScanner
 
@@ -28,6 +32,9 @@ pytestmark = needs_kernel
 
 MESSAGE = frame(b"hello", masked=True)
 ANSWER = frame(b"world", masked=False)
+
+SIOCOUTQNSD = 0x894B
+"""What a socket has not sent yet, of linux/sockios.h."""
 
 
 async def pump(session: KernelSession, index: int, terms: Terms = FREELY) -> None:
@@ -220,6 +227,31 @@ async def test_a_receiver_that_never_reads_bounds_the_memory() -> None:
             assert sent < 16 << 20
             nursery.cancel_scope.cancel()
         session.close_at_once()
+
+
+async def test_what_the_daemon_writes_itself_is_bounded_too() -> None:
+    credit = 1 << 17
+    async with kernel_table(credit=credit) as table:
+        session = KernelSession(table)
+        await session.begin()
+        sent, piece = 0, b"x" * 50_000
+        with contextlib.suppress(BlockingIOError):
+            while sent < 32 << 20:
+                sent += session.legs[1].send(piece)
+        # Not sent yet are so many, and a segment that was begun.
+        (waiting,) = struct.unpack("=i", fcntl.ioctl(session.up.sink.fileno(), SIOCOUTQNSD, bytes(4)))
+        assert 0 < waiting <= credit + 65_536
+        assert len(await receive(session.backend, sent)) == sent
+        session.close()
+
+
+@pytest.mark.parametrize("sessions", [1, 16, 1000, 20_000, 1_000_000])
+def test_no_note_is_ever_lost(sessions: int) -> None:
+    slots = 2 * sessions
+    size = ring_size(slots)
+    assert size >= slots * NOTES * NOTE_SIZE
+    assert size & size - 1 == 0
+    assert size % 4096 == 0
 
 
 async def test_an_end_comes_after_everything_before_it() -> None:

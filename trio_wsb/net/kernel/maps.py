@@ -6,6 +6,8 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from mmap import mmap
 from typing import Final
@@ -19,8 +21,17 @@ from trio_wsb.net.kernel.ring import NoteRing
 
 SECTION: Final = "sk_skb/stream_verdict"
 LICENCE: Final = b"Dual MIT/GPL"
-NOTES_SIZE: Final = 1 << 18
-"""Bytes of the ring of notes; a note takes 16, and a direction has two at most that nobody has read yet."""
+NOTE_SIZE: Final = 16
+"""Bytes of a note in their ring."""
+
+NOTES: Final = 2
+"""Notes that a direction has at most that nobody has read yet: its credit runs low, and the way was shut."""
+
+_LEAST_RING: Final = 1 << 16
+"""Bytes: whole pages, of whatever size."""
+
+_NOTSENT_LOWAT: Final = 25
+"""TCP_NOTSENT_LOWAT of linux/tcp.h."""
 
 _COOKIE: Final = 57
 """SO_COOKIE of asm-generic/socket.h."""
@@ -31,10 +42,12 @@ _ENDS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EP
 class KernelMaps:
     """The program and its maps, with a number of slots: one for each direction of a session.
 
+    Each socket may have `in_flight` bytes that are not sent yet, whoever wrote them.
+
     Resource handling: owns the maps and the program until `close`; never a socket.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, in_flight: int) -> None:
         """Load the program.
 
         Raises:
@@ -42,6 +55,7 @@ class KernelMaps:
           BadObject: the object file is not ours.
 
         """
+        self._in_flight = in_flight
         self._descriptors: list[int] = []
         self._sources: dict[int, int] = {}  # slots by descriptor
         self._cookies: dict[int, bytes] = {}  # by slot
@@ -55,31 +69,36 @@ class KernelMaps:
     def _load(self, slots: int) -> None:
         data = resources.files(__package__).joinpath("relay.bpf.o").read_bytes()
         program = read_program(data, SECTION)
+        size = ring_size(slots)
         maps = {
             "slots": (syscalls.HASH, 8, 4, slots, syscalls.NO_PREALLOC),
             "directions": (syscalls.ARRAY, 4, 8 * WORDS, slots, syscalls.MMAPABLE),
             "sockets": (syscalls.SOCKMAP, 4, 4, slots, 0),
-            "notes": (syscalls.RINGBUF, 0, 0, NOTES_SIZE, 0),
+            "notes": (syscalls.RINGBUF, 0, 0, size, 0),
         }
         found = {}
         for name, (kind, key, value, entries, flags) in maps.items():
-            found[name] = syscalls.create_map(
-                kind, f"wsb_{name}", key=key, value=value, entries=entries, flags=flags
-            )
+            with _step(f"creating the map {name}"):
+                found[name] = syscalls.create_map(
+                    kind, f"wsb_{name}", key=key, value=value, entries=entries, flags=flags
+                )
             self._descriptors.append(found[name])
-        types = syscalls.load_types([name for _, name in program.functions])
+        with _step("loading the types"):
+            types = syscalls.load_types([name for _, name in program.functions])
         self._descriptors.append(types)
         functions = [(at, syscalls.FIRST_FUNCTION + i) for i, (at, _) in enumerate(program.functions)]
-        verdict = syscalls.load_verdict(program.linked(found), "wsb_relay", LICENCE, types, functions)
+        with _step("loading the program"):
+            verdict = syscalls.load_verdict(program.linked(found), "wsb_relay", LICENCE, types, functions)
         self._descriptors.append(verdict)
-        syscalls.attach_verdict(verdict, found["sockets"])
+        with _step("attaching the program"):
+            syscalls.attach_verdict(verdict, found["sockets"])
         self._slots = found["slots"]
         self._by_cookie = syscalls.Elements(found["slots"], key=8, value=4)
         self._by_slot = syscalls.Elements(found["sockets"], key=4, value=4)
         self._memory = mmap(found["directions"], 8 * WORDS * slots)
         self.words: memoryview = memoryview(self._memory).cast("Q")
         """`WORDS` words for each slot, which the program reads and writes too."""
-        self._ring = NoteRing(found["notes"], NOTES_SIZE)
+        self._ring = NoteRing(found["notes"], size)
         self._epoll = select.epoll()
         self._epoll.register(found["notes"], select.EPOLLIN)
         self._notes = found["notes"]
@@ -97,6 +116,9 @@ class KernelMaps:
         self._by_slot.update(key, struct.pack("=I", source.fileno()))
         # What came a moment before would wait for what comes next, and go past the program; this makes the kernel look.
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        # What the daemon writes itself is bounded as what the kernel sends on is: without it a send buffer grows to
+        # tcp_wmem, 4 MiB mostly.
+        source.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, self._in_flight)
         self._epoll.register(source, _ENDS)
         self._sources[source.fileno()] = slot
 
@@ -139,3 +161,17 @@ class KernelMaps:
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
+
+
+def ring_size(slots: int) -> int:
+    """Return the bytes of a ring in which no note of `slots` directions is ever lost: a power of two, as Linux wants it."""
+    return max(_LEAST_RING, 1 << (slots * NOTES * NOTE_SIZE - 1).bit_length())
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say in an OSError what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} ({what})") from error

@@ -58,7 +58,7 @@ class KernelTable:
     # What a table over another kernel, a simulated one say, does otherwise.
 
     def _load(self, slots: int) -> KernelMaps:
-        return KernelMaps(slots)
+        return KernelMaps(slots, self._credit)
 
     def _direction(self, slot: int, source: socket.socket, sink: socket.socket) -> Direction:
         return Direction(slot, self._maps.words, source, sink, self._credit)
@@ -168,11 +168,16 @@ class KernelTable:
         slots: Iterator[int] = iter(())
         while True:
             await trio.sleep(WATCH_INTERVAL)
-            for direction, moved in suspects.items():
-                if direction.lags() and direction.moved == moved:
-                    log.error("kernel relay stuck, session goes on without it", slot=direction.slot)
-                    self.stalls += 1
-                    direction.give_up()
+            stuck = [
+                direction
+                for direction, moved in suspects.items()
+                if direction.lags() and direction.moved == moved
+            ]
+            for direction in stuck:
+                self.stalls += 1
+                direction.give_up()
+            if stuck:
+                log.error("kernel relay stuck, sessions go on without it", directions=len(stuck))
             suspects.clear()
             batch = list(islice(slots, WATCHED_AT_ONCE))
             if not batch:
