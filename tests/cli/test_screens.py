@@ -344,13 +344,22 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
     ("view", "words"),
     [
         (
-            {"available": True, "reason": "", "sessions": 1233, "capacity": 20000, "stalls": 0, "relays": []},
+            {
+                "available": True,
+                "reason": "",
+                "wanted": "auto",
+                "sessions": 1233,
+                "capacity": 20000,
+                "stalls": 0,
+                "relays": [],
+            },
             "kernel relay   1,233 of the sessions, room for 20,000",
         ),
         (
             {
                 "available": True,
                 "reason": "",
+                "wanted": "auto",
                 "sessions": 5,
                 "capacity": 20000,
                 "stalls": 2,
@@ -363,7 +372,7 @@ def test_sessions_at_a_backend_that_is_taken_away() -> None:
             "kernel relay   5 of the sessions, room for 20,000; not of 1,234 (not plain TCP); stuck 2 times, see the log",
         ),
         (
-            {"available": False, "reason": "not permitted", "sessions": 0, "capacity": 0},
+            {"available": False, "reason": "not permitted", "wanted": "auto", "sessions": 0, "capacity": 0},
             "kernel relay   none: not permitted",
         ),
     ],
@@ -372,11 +381,22 @@ def test_what_the_kernel_does(view: dict[str, Any], words: str) -> None:
     assert words in draw(status_screen(status(kernelRelay=view)), 140)
 
 
-def test_what_the_kernel_does_not_do_as_wanted_is_no_news() -> None:
-    assert {CONFIGURED, NOT_WANTED} == KERNEL_NOT_WANTED
-    for reason in KERNEL_NOT_WANTED:
-        view = {"available": False, "reason": reason, "sessions": 0, "capacity": 0}
-        assert not any("kernel" in line for line in draw(status_screen(status(kernelRelay=view))))
+@pytest.mark.parametrize(
+    ("reason", "wanted", "shown"),
+    [
+        (CONFIGURED, "", False),
+        (CONFIGURED, "auto", False),
+        (CONFIGURED, "kernel", True),  # `kernelRelay.enabled: false`, and a service insists
+        (NOT_WANTED, "", False),
+        (NOT_WANTED, "auto", True),  # a reload brought it
+        (NOT_WANTED, "kernel", True),
+    ],
+)
+def test_what_the_kernel_does_not_do_as_wanted_is_no_news(reason: str, wanted: str, shown: bool) -> None:
+    assert KERNEL_NOT_WANTED.keys() == {CONFIGURED, NOT_WANTED}
+    view = {"available": False, "reason": reason, "wanted": wanted, "sessions": 0, "capacity": 0}
+    lines = draw(status_screen(status(kernelRelay=view)))
+    assert any(f"none: {reason}" in line for line in lines) is shown
 
 
 def test_names_and_what_is_wrong_with_them() -> None:

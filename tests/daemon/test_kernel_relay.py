@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,12 @@ import trio
 
 from tests.daemon.harness import backends, clients, daemon, echo, free_port, http_client
 from tests.net.kernel.stage import needs_kernel
+from trio_wsb.config.kernelrelay import KernelRelay
+from trio_wsb.config.model import HTTP
+from trio_wsb.config.services import LoadBalancer, Service
+from trio_wsb.daemon import kernelrelay
 from trio_wsb.daemon.privileges import CAP_BPF, CAP_NET_ADMIN
+from trio_wsb.net.kernel.selftest import SelfTestFailed
 
 pytestmark = pytest.mark.daemon
 
@@ -132,11 +141,19 @@ async def test_thousands_of_messages_are_counted_and_every_byte_comes(tmp_path: 
         assert {line["cause"] for line in ended} == {"client_closed"}
 
 
-async def test_without_the_right_to_load_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("less", "reason"),
+    [
+        ("-bpf,-net_admin,-perfmon,-sys_admin", "not permitted without CAP_BPF and CAP_NET_ADMIN"),
+        ("-net_admin,-sys_admin", "not permitted without CAP_NET_ADMIN"),
+    ],
+)
+async def test_without_the_right_to_load_it(tmp_path: Path, less: str, reason: str) -> None:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("setpriv is not installed")
-    less = "-bpf,-net_admin,-perfmon,-sys_admin"
+    if less.startswith("-net_admin") and not effective(os.getpid()) & 1 << CAP_BPF:
+        pytest.skip("the kernel relay needs CAP_BPF, and a part of what it needs is no less than that")
     under = (setpriv, f"--bounding-set={less}", f"--inh-caps={less}")
     async with (
         backends(1) as (backend,),
@@ -144,11 +161,89 @@ async def test_without_the_right_to_load_it(tmp_path: Path) -> None:
         clients() as made,
     ):
         line = await running.logged("no kernel relay, the daemon moves all bytes itself")
-        assert line["reason"] == "not permitted; it takes CAP_BPF and CAP_NET_ADMIN"
+        assert line["reason"] == reason
         for name in ("auto", "kernel"):
             await echo(await made.connect(f"{running.ws}/{name}"), "hello")
         opened = running.log("session opened")
         assert {(line["relay"], line["relayReason"]) for line in opened} == {("stream", "not available")}
+
+
+@needs_kernel
+async def test_a_self_test_that_cannot_begin_is_no_end(tmp_path: Path) -> None:
+    """In a network without a loopback interface that is up."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "--net", "true"], check=False).returncode:
+        pytest.skip("no network namespaces here")
+    async with daemon(tmp_path, [], http=services("http://127.0.0.1:9"), under=(unshare, "--net")) as running:
+        line = await running.logged("no kernel relay, the daemon moves all bytes itself")
+        assert line["reason"] == "the self-test failed: network is unreachable"
+        async with http_client(uds=str(tmp_path / "control.sock")) as control:
+            kernel = (await control.get("http://localhost/status")).json()["kernelRelay"]
+        assert (kernel["available"], kernel["reason"], kernel["wanted"]) == (False, line["reason"], "kernel")
+        running.running.process.send_signal(signal.SIGTERM)
+        assert await running.running.exit() == 0
+
+
+class FakeTable:
+    """Owes an answer to whoever closes it while its task runs."""
+
+    def __init__(self, *_: object) -> None:
+        self.runs = 0
+        self.closed = False
+
+    async def run(self) -> None:
+        assert not self.closed
+        self.runs += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.runs -= 1
+
+    def close(self) -> None:
+        assert not self.runs
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(24, "Too many open files"), SelfTestFailed("what came is not what was sent")]
+)
+@pytest.mark.parametrize("after", [0, 3])
+async def test_a_self_test_may_fail_at_any_moment(
+    monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, fault: Exception, after: int
+) -> None:
+    tables: list[FakeTable] = []
+
+    def make(*_: object) -> FakeTable:
+        tables.append(FakeTable())
+        return tables[0]
+
+    async def fail(_: object) -> None:
+        for _ in range(after):
+            await trio.lowlevel.checkpoint()
+        raise fault
+
+    monkeypatch.setattr(kernelrelay, "KernelTable", make)
+    monkeypatch.setattr(kernelrelay, "self_test", fail)
+    monkeypatch.setattr(kernelrelay, "drop_capabilities", lambda: None)
+    load_balancer = LoadBalancer(servers=())
+    http = HTTP(services={"s": Service(load_balancer=load_balancer)})
+    state = await kernelrelay.start_kernel_relay(KernelRelay(), http, nursery)
+    await trio.testing.wait_all_tasks_blocked()
+    assert state.table is None
+    assert state.reason.startswith("the self-test failed: ")
+    assert tables[0].closed
+
+
+def test_what_is_forbidden_though_the_capabilities_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted (creating the map slots)")
+
+    monkeypatch.setattr(kernelrelay, "KernelTable", refuse)
+    monkeypatch.setattr(kernelrelay, "missing_capabilities", list)
+    _, reason = kernelrelay._load(KernelRelay())
+    assert reason.startswith(
+        "not permitted, though the capabilities are there: something else forbids bpf(2)"
+    )
 
 
 async def test_switched_off(tmp_path: Path) -> None:
@@ -160,3 +255,8 @@ async def test_switched_off(tmp_path: Path) -> None:
         await echo(await made.connect(f"{running.ws}/kernel"), "hello")
         assert running.log("session opened")[0]["relay"] == "stream"
         assert not running.log("kernel relay ready")
+        warned = [
+            line["problem"] for line in running.log("configuration warning") if ".relay:" in line["problem"]
+        ]
+        assert len(warned) == 2, "the services kernel and rated"
+        assert all("has no effect, since kernelRelay.enabled is false" in line for line in warned)

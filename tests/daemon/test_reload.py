@@ -10,7 +10,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from tests.daemon.state import PODS, World, make_world
-from trio_wsb.daemon.build import Prepared
+from trio_wsb.daemon.build import Prepared, prepare
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
 from trio_wsb.errors import ConfigurationError
 
@@ -136,3 +136,34 @@ async def test_a_moved_control_socket_waits_for_a_restart(world: World, nursery:
         assert outcome.warnings == ("control: the control socket stays where it is until a restart",)
     world.write(document)
     assert (await world.reloader.reload()).warnings == ()
+
+
+async def test_what_the_kernel_relay_is_waits_for_a_restart(world: World, nursery: trio.Nursery) -> None:
+    nursery.start_soon(world.reloader.run)
+    document = yaml.safe_load(world.path.read_text())
+    world.write(document | {"kernelRelay": {"inFlight": "64KiB"}})
+    outcome = await world.reloader.reload()
+    assert outcome.warnings == ("kernelRelay: the relay in the kernel stays as it is until a restart",)
+    world.write(document)
+    assert (await world.reloader.reload()).warnings == ()
+
+
+async def test_who_wants_the_kernel_relay_too_late_is_told(tmp_path: Path, nursery: trio.Nursery) -> None:
+    servers = {"servers": [{"url": PODS[0]}]}
+
+    def write(relay: str) -> None:
+        services = {"s": {"loadBalancer": {**servers, "relay": relay}}}
+        path.write_text(yaml.safe_dump({"http": {"services": services}}))
+
+    path = tmp_path / "f.yaml"
+    write("stream")
+    reloader = Reloader(path, lambda _: None)
+    nursery.start_soon(reloader.run)
+    reloader.begin(prepare(path))
+    for relay in ("kernel", "auto"):
+        write(relay)
+        assert (await reloader.reload()).warnings == (
+            "relay: no service wanted the relay in the kernel at the start, so there is none until a restart",
+        )
+    write("stream")
+    assert (await reloader.reload()).warnings == ()

@@ -19,8 +19,8 @@ View = Mapping[str, Any]
 _NAMES = 3
 """Names of a certificate that are listed."""
 
-KERNEL_NOT_WANTED = frozenset({"configured", "every service says stream at the start"})
-"""Reasons for no kernel relay that are no news to who wrote the configuration."""
+KERNEL_NOT_WANTED = {"configured": {"", "auto"}, "every service says stream at the start": {""}}
+"""Reasons for no kernel relay that are no news to who wrote the configuration, by what its services want now."""
 
 _STATE_STYLES = {
     "ready": "green",
@@ -179,7 +179,7 @@ def _overview(document: View) -> Table:
         grid.add_row(*line)
     grid.add_row("sessions", _session_totals(document["sessions"]))
     kernel = document.get("kernelRelay")
-    if kernel and kernel["reason"] not in KERNEL_NOT_WANTED:
+    if kernel and kernel["wanted"] not in KERNEL_NOT_WANTED.get(kernel["reason"], ()):
         grid.add_row("kernel relay", _kernel_relay(kernel))
     access_log = document.get("accessLog")
     if access_log and access_log["problem"]:

@@ -19,7 +19,7 @@ class KernelRelay:
         reload="restart",
     )
     sessions: int = option(
-        "Sessions that there is room for, at half a kilobyte each; more are relayed by the daemon.",
+        "Sessions that there is room for, at two thirds of a kilobyte each; more are relayed by the daemon.",
         20000,
         reload="restart",
         check=between(1, 1_000_000),

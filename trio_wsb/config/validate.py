@@ -76,6 +76,11 @@ def validate(config: Config, names: Names) -> Iterator[Finding]:
             may_be_empty = "@" in name
             path: KeyPath = ("http", "services", name, "loadBalancer")
             yield from _load_balancer(service.load_balancer, path, may_be_empty=may_be_empty)
+            if service.load_balancer.relay == "kernel" and not config.kernel_relay.enabled:
+                message = "has no effect, since kernelRelay.enabled is false"
+                yield Finding(
+                    (*path, "relay"), message, "enable it, or write stream or nothing here", "warning"
+                )
     yield from _transports(config)
     yield from service_findings(config)
     yield from _references(config, names)

@@ -12,6 +12,7 @@ import structlog
 log = structlog.stdlib.get_logger("trio_wsb.kernel")
 
 CAP_NET_ADMIN: Final = 12
+CAP_SYS_ADMIN: Final = 21
 CAP_PERFMON: Final = 38
 CAP_BPF: Final = 39
 
@@ -47,6 +48,15 @@ def drop_capabilities() -> None:
             words[number // 32 * 3 + index] &= ~(1 << number % 32)
     if _libc.capset(header, struct.pack("=6I", *words)):
         log.warning("capabilities not given up", reason="capset failed")
+
+
+def missing_capabilities() -> list[str]:
+    """Return the names of those that loading a program for sockets needs and this thread does not have."""
+    have = _effective()
+    if have & 1 << CAP_SYS_ADMIN:
+        return []  # it stands for both, as it did before there was CAP_BPF
+    needed = {"CAP_BPF": CAP_BPF, "CAP_NET_ADMIN": CAP_NET_ADMIN}
+    return [name for name, number in needed.items() if not have & 1 << number]
 
 
 def _effective() -> int:

@@ -25,6 +25,7 @@ from trio_wsb.config.sources import FileState
 from trio_wsb.daemon.build import Prepared, prepare, prepare_again
 from trio_wsb.daemon.containerlog import log_containers
 from trio_wsb.daemon.filelog import log_files
+from trio_wsb.daemon.kernelrelay import wanted_relay
 from trio_wsb.errors import ConfigurationError
 
 log = structlog.stdlib.get_logger("trio_wsb.reload")
@@ -271,6 +272,16 @@ def container_states(prepared: Prepared | None) -> tuple[ContainerState, ...]:
 
 def _needs_restart(first: Prepared | None, new: Prepared) -> list[str]:
     """Return a line for what differs from the start and is read there alone."""
-    if first is None or first.config.control == new.config.control:
+    if first is None:
         return []
-    return ["control: the control socket stays where it is until a restart"]
+    before, after = first.config, new.config
+    lines = []
+    if before.control != after.control:
+        lines.append("control: the control socket stays where it is until a restart")
+    if before.kernel_relay != after.kernel_relay:
+        lines.append("kernelRelay: the relay in the kernel stays as it is until a restart")
+    elif after.kernel_relay.enabled and wanted_relay(after.http) and not wanted_relay(before.http):
+        lines.append(
+            "relay: no service wanted the relay in the kernel at the start, so there is none until a restart"
+        )
+    return lines

@@ -28,6 +28,7 @@ from trio_wsb.daemon.dockerviews import container_view, docker_view
 from trio_wsb.daemon.entrypoints import redirections
 from trio_wsb.daemon.filelog import in_force
 from trio_wsb.daemon.instants import moment as moment  # noqa: PLC0414 - part of this module's interface
+from trio_wsb.daemon.kernelrelay import wanted_relay
 from trio_wsb.daemon.mover import Mover
 from trio_wsb.daemon.movingviews import drain_state, drain_view, rebalance_view
 from trio_wsb.daemon.reload import Reloader, ReloadOutcome
@@ -227,10 +228,13 @@ def kernel_relay(state: DaemonState) -> View:
     """Return whether the kernel moves bytes, of how many sessions, and why it does not: at all, and of which sessions."""
     table, reason = state.proxy.kernel.table, state.proxy.kernel.reason
     relays = relay_counts(state.proxy.sessions)
+    current = state.reloader.current
+    wanted = "" if current is None else wanted_relay(current.config.http)
     if table is None:
         return {
             "available": False,
             "reason": reason,
+            "wanted": wanted,
             "sessions": 0,
             "strays": None,
             "capacity": 0,
@@ -240,6 +244,7 @@ def kernel_relay(state: DaemonState) -> View:
     return {
         "available": True,
         "reason": "",
+        "wanted": wanted,
         "sessions": len(table),
         # A system call for each, so it is asked where it must be none.
         "strays": None if len(table) else table.entries(),
