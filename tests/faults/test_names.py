@@ -87,6 +87,25 @@ async def test_name_servers_hang(tmp_path: Path) -> None:
             assert found.logged("session ended") == []
 
 
+async def test_a_backend_moves(tmp_path: Path) -> None:
+    """A client that is refused at the old address is enough to have the new one looked up, long before the old answer is old."""
+    async with name_server(tmp_path, patience=3) as (server, under), backend(name="one") as one:
+        server.set("moved.example", "A", "127.0.0.9")
+        services = balancers("moved", [f"http://moved.example:{port_of(one.url)}"])
+        async with world(tmp_path, services, under=under) as found:
+            for relay in RELAYS:
+                assert (await found.handshake(f"/moved-{relay}")).startswith(b"HTTP/1.1 502 ")
+            server.set("moved.example", "A", "127.0.0.1")
+
+            async def reached() -> bool:
+                return (await found.handshake("/moved-stream")).startswith(b"HTTP/1.1 101 ")
+
+            with trio.fail_after(SYSTEM_TTL / 3):
+                await eventually(reached, what="the new address is used")
+            session = await found.connect("/moved-kernel")
+            assert await found.whereabouts([session]) == {0: "one"}
+
+
 @pytest.mark.long
 async def test_name_servers_hang_while_addresses_are_in_use(tmp_path: Path) -> None:
     """The system's answers hold for half a minute; no client waits for the next one, whether it comes or not."""

@@ -27,7 +27,7 @@ TTL = Bound(
 
 @frozen
 class DNS:
-    """How names of servers with `resolve` are looked up. Everything else goes through the system's resolver."""
+    """How names of servers with `resolve` are looked up. Everything else goes through the system's resolver, which tells no TTL."""
 
     nameservers: tuple[NameServer, ...] = option(
         "Name servers to ask, in this order, instead of those of /etc/resolv.conf; its search list is left aside then too.",

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
+from attrs import frozen
 
 from trio_wsb.addresses import parse_ip
 from trio_wsb.errors import DialError
@@ -42,8 +43,18 @@ _Address: TypeAlias = tuple[str | bytes, int] | tuple[str, int, int, int] | tupl
 SocketAddress: TypeAlias = tuple[int, _Address]
 """A family, and an address of it with its port."""
 
-FindAddresses: TypeAlias = Callable[[str, int], Awaitable[Sequence[SocketAddress]]]
-"""Returns the addresses of a name, at least one, each with the port; raises DialError with the stage "resolve"."""
+
+@frozen
+class Found:
+    """What a name stands for: its addresses, at least one, each with the port."""
+
+    addresses: Sequence[SocketAddress]
+    doubt: Callable[[], None] = lambda: None
+    """To be called when none of them could be connected to, since the name may have moved; keeps nobody waiting."""
+
+
+FindAddresses: TypeAlias = Callable[[str, int], Awaitable[Found]]
+"""Returns what is known of a name, with the port; raises DialError with the stage "resolve"."""
 
 OWN_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What a call fails with when this process or host is out of descriptors or memory: no peer has a part in it."""
@@ -184,7 +195,8 @@ async def dial_tcp(
 ) -> socket.socket:
     """Connect to `host`, a name or an address, and return the connected, non-blocking socket.
 
-    A name's addresses are tried one after another, in the resolver's order. The caller owns the socket.
+    A name's addresses are tried one after another, in the resolver's order; when none accepts, or not in time, they
+    are doubted. The caller owns the socket.
 
     Args:
       host: whom to connect to.
@@ -205,9 +217,14 @@ async def dial_tcp(
                 await _finish(sock)
         return sock
     with _given_up_at(deadline, "no answer about its name in time"):
-        found = await (addresses or ask_system)(host, port)
-    with _given_up_at(deadline):
-        return await _dial_any(found)
+        found = Found(await ask_system(host, port)) if addresses is None else await addresses(host, port)
+    try:
+        with _given_up_at(deadline):
+            return await _dial_any(found.addresses)
+    except DialError as error:
+        if error.stage != "own":
+            found.doubt()
+        raise
 
 
 @lru_cache(maxsize=4096)
