@@ -285,7 +285,6 @@ def _scenarios() -> list[Scenario]:
             measure_choosing,
             tuple((f"p50_us_{count}", f"p50 with {count:,} (µs)") for count in BACKEND_COUNTS),
             direct=False,
-            once=True,
         ),
         Scenario(
             "reload",
