@@ -107,13 +107,7 @@ class LoadGenerator:
 
         """
         options = ["--size", str(size), "--seconds", str(seconds), "--rate", str(rate)]
-        popen = subprocess.Popen(
-            [*self._command("rate", ports, sessions), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        popen = _started([*self._command("rate", ports, sessions), *options])
         try:
             assert popen.stdout is not None
             if popen.stdout.readline() == "measuring\n":
@@ -145,13 +139,7 @@ class LoadGenerator:
           BenchError: a session was refused, or lost in between.
 
         """
-        popen = subprocess.Popen(
-            self._command("idle", ports, sessions),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        popen = _started(self._command("idle", ports, sessions))
         try:
             assert popen.stdout is not None
             if popen.stdout.readline() != "ready\n":
@@ -181,6 +169,13 @@ class LoadGenerator:
 
     def _command(self, mode: str, ports: Sequence[int], sessions: int) -> list[str]:
         return [str(self.program), mode, "--ports", ",".join(map(str, ports)), "--sessions", str(sessions)]
+
+
+def _started(command: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Start a program of the bench, with a pipe for each of its streams; whoever asked for it ends it."""
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def parse_figures(output: str) -> Figures:
@@ -232,13 +227,7 @@ def backends(count: int) -> Iterator[Backends]:
 
     """
     program = build("echo_backend")
-    popen = subprocess.Popen(
-        [program, str(count)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    popen = _started([program, str(count)])
     try:
         assert popen.stdout is not None
         word, *ports = popen.stdout.readline().split() or [""]

@@ -58,6 +58,15 @@ def there(host: str, port: int = 80) -> SocketAddress:
     return socket.AF_INET, (host, port)
 
 
+async def known(nursery: trio.Nursery) -> tuple[Answers, Resolver]:
+    """Return a resolver that runs and has its first answer, and whoever gave it."""
+    source = Answers()
+    resolver = Resolver(source)
+    nursery.start_soon(resolver.run)
+    await timed(resolver)
+    return source, resolver
+
+
 async def timed(resolver: Resolver) -> tuple[float, str]:
     """Return how long a connection waits for the address, and the address."""
     before = trio.current_time()
@@ -132,10 +141,7 @@ async def test_questions_are_counted(autojump_clock: trio.testing.MockClock) -> 
 async def test_an_old_answer_is_better_than_none(
     trouble: str, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
     if trouble == "hangs":
         source.delay = math.inf
     else:
@@ -156,10 +162,7 @@ async def test_an_old_answer_is_better_than_none(
 async def test_names_that_nobody_wants_are_forgotten(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
     await trio.sleep(FORGET_AFTER + 2.0)
     assert len(resolver) == 0
     asked = len(source.asked)
@@ -268,10 +271,7 @@ async def test_a_backend_that_moved_is_found_by_the_next_connection(
 async def test_doubts_of_many_are_one_question_a_second(
     network: Network, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
     await trio.sleep(5.25)
     begun = trio.current_time()
     for _ in range(40):
@@ -294,10 +294,7 @@ async def test_doubts_of_many_are_one_question_a_second(
 async def test_a_doubt_while_a_question_is_under_way_leads_to_no_other(
     network: Network, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
     await trio.sleep(5.0)
     source.delay = 4.0
     for _ in range(4):
@@ -393,10 +390,7 @@ async def test_a_doubt_when_the_task_has_ended_starts_nothing(
 async def test_a_name_that_keeps_failing_is_asked_about_less_and_less(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
 
     def pauses(since: int) -> list[float]:
         return [round(later - sooner, 3) for sooner, later in pairwise(source.asked[since:])]
@@ -415,10 +409,7 @@ async def test_a_name_that_keeps_failing_is_asked_about_less_and_less(
 async def test_a_doubt_does_not_wait_for_the_pause_of_a_name_that_fails(
     network: Network, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
-    source = Answers()
-    resolver = Resolver(source)
-    nursery.start_soon(resolver.run)
-    await timed(resolver)
+    source, resolver = await known(nursery)
     source.failing = "no name server answers"
     await trio.sleep(TTL + 1 + 2 + 4 + 8 + 16 + 5)
     source.failing, source.host, network.hosts = "", "10.0.0.2", {"10.0.0.2"}
